@@ -1,0 +1,219 @@
+"""A slide in the viewer: an overview under a multiscale image, in µm, and its label and macro pictures, hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mil.errors import SlideError
+from napari_mil.geometry import raster_transform
+
+from .refresh import TileRefresher
+from .tags import tag, tag_of, units_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+    from napari_mil.slide import Slide, SlideView
+
+OVERVIEW_PX = 1024
+LABEL_NAMES = ("label", "macro")
+"""Associated pictures offered as layers; they carry names, so they start hidden."""
+
+
+class SlideLayers:
+    """The layers of one shown slide.
+
+    Attributes
+    ----------
+    slide : Slide
+    slide_id : str
+    image, overview : Image
+        The multiscale image, and the thumbnail that lies under it.
+    associated : list of Image
+        Label and macro, hidden until asked for.
+    """
+
+    def __init__(self, viewer: ViewerModel, slide: Slide, slide_id: str, name: str) -> None:
+        self.viewer, self.slide, self.slide_id, self.name = viewer, slide, slide_id, name
+        self._refresher = TileRefresher(self._redraw)
+        self._view: SlideView = slide.view(self._refresher.arrived)
+        self._closed = False
+        self.image: Image
+        self.overview: Image
+        self.associated: list[Image] = []
+        self._make_layers()
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def _make_layers(self) -> None:
+        from napari.layers import Image
+
+        mpp = self.slide.mpp
+        common: dict[str, Any] = {"rgb": True, "units": units_of(mpp), "cache": False}
+        thumbnail = self.slide.thumbnail(OVERVIEW_PX)
+        overview_scale, overview_translate = self._overview_transform(thumbnail)
+        self.overview = Image(
+            thumbnail,
+            name=f"{self.name} overview",
+            scale=overview_scale,
+            translate=overview_translate,
+            metadata=tag("overview", self.slide_id, path=str(self.slide.path), mpp=mpp),
+            interpolation2d="linear",
+            **common,
+        )
+        self.image = Image(
+            self._view.levels,
+            name=self.name,
+            multiscale=True,
+            scale=self._scale(),
+            metadata=tag("slide", self.slide_id, path=str(self.slide.path), mpp=mpp),
+            interpolation2d="nearest",
+            **common,
+        )
+        for key in LABEL_NAMES:
+            if key not in self.slide.associated:
+                continue
+            # the picture itself is only read when it is made visible for the first time: it may carry a name
+            layer = Image(
+                np.full((1, 1, 3), 255, dtype=np.uint8),
+                name=f"{self.name} {key}",
+                visible=False,
+                metadata=tag("associated", self.slide_id, which=key, read=False),
+                **common,
+            )
+            layer.events.visible.connect(self._on_label_visible)
+            self.associated.append(layer)
+
+    def _scale(self) -> tuple[float, float]:
+        mpp = self.slide.mpp
+        return (1.0, 1.0) if mpp is None else (mpp[1], mpp[0])
+
+    def _overview_transform(self, thumbnail: npt.NDArray[np.uint8]) -> tuple[tuple[float, float], tuple[float, float]]:
+        width, height = self.slide.dimensions
+        cell = (width / thumbnail.shape[1], height / thumbnail.shape[0])
+        return raster_transform((0, 0), cell, self.slide.mpp or (1.0, 1.0))
+
+    def _on_label_visible(self, event: Any) -> None:
+        layer: Image = event.source
+        own = tag_of(layer)
+        if own.get("read") or not layer.visible:
+            return
+        own["read"] = True
+        picture = np.asarray(self.slide.associated[own["which"]])[..., :3]
+        layer.data = picture
+        width, height = self._world_size()
+        size = 0.25 * height / picture.shape[0]  # a quarter of the slide's height, to its right
+        layer.scale = (size, size)
+        row = self.associated.index(layer)
+        layer.translate = (row * 0.27 * height, 1.03 * width)
+
+    def _world_size(self) -> tuple[float, float]:
+        width, height = self.slide.dimensions
+        scale = self._scale()
+        return width * scale[1], height * scale[0]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """All our layers of the slide, bottom first."""
+        return [self.overview, self.image, *self.associated]
+
+    @property
+    def mpp_known(self) -> bool:
+        """Whether the slide says, or was told, how many µm a pixel is; until then everything is in pixels."""
+        return self.slide.mpp is not None
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read so far, each a sentence."""
+        return list(self.slide.problems)
+
+    def set_mpp(self, mpp: float | Sequence[float]) -> None:
+        """Give the slide its scale, µm per level-0 pixel, one number or (x, y); its layers follow."""
+        pair = np.broadcast_to(np.asarray(mpp, dtype=float), (2,))
+        self.slide.set_mpp((float(pair[0]), float(pair[1])))
+        units = units_of(self.slide.mpp)
+        for layer in self.layers:
+            tag_of(layer)["mpp"] = self.slide.mpp
+            layer.units = units
+        self.image.scale = self._scale()
+        self.overview.scale, self.overview.translate = self._overview_transform(self.overview.data)
+
+    def show(self, visible: bool = True) -> None:
+        """Show or hide image and overview; label and macro only ever hide with them."""
+        self.image.visible = self.overview.visible = visible
+        if not visible:
+            for layer in self.associated:
+                layer.visible = False
+
+    def hide(self) -> None:
+        """Hide all layers of the slide."""
+        self.show(False)
+
+    def show_associated(self, which: str, visible: bool = True) -> None:
+        """Show "label" or "macro" beside the slide; they often carry a patient's name."""
+        for layer in self.associated:
+            if tag_of(layer)["which"] == which:
+                layer.visible = visible
+                return
+        raise SlideError(f"{self.slide.path.name}: this slide has no {which} picture.")
+
+    def add(self) -> None:
+        """Put the layers at the bottom of the viewer's list."""
+        for index, layer in enumerate(self.layers):
+            self.viewer.layers.insert(index, layer)
+
+    def remove(self) -> None:
+        """Take the layers out of the viewer and end the view's threads; the slide itself stays open."""
+        self.close()
+        for layer in self.layers:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+
+    def close(self) -> None:
+        """End the threads that load tiles. Done by itself when the image layer is removed."""
+        if self._closed:
+            return
+        self._closed = True
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self._refresher.close()
+        self._view.close()
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self.image:
+            self.close()
+
+    def _redraw(self) -> None:
+        if not self._closed and self.image.visible:
+            self.image.refresh(extent=False, thumbnail=False)
+
+
+def show_slide(
+    viewer: ViewerModel, slide: Slide, *, name: str | None = None, slide_id: str | None = None
+) -> SlideLayers:
+    """Show a slide: overview layer under a multiscale image, in µm, below all other layers.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+    slide : Slide
+        An open slide; it must stay open as long as its layers are shown.
+    name : str, optional
+        Name of the image layer; the file's name otherwise.
+    slide_id : str, optional
+        What ties other layers to this slide; the file's stem otherwise.
+
+    Returns
+    -------
+    SlideLayers
+        `mpp_known` is False where the file says nothing of µm: then the units are pixels until `set_mpp`.
+    """
+    from .navigation import show_scale_bar
+
+    shown = SlideLayers(viewer, slide, slide_id or slide.path.stem, name or slide.path.name)
+    shown.add()
+    show_scale_bar(viewer)
+    return shown
