@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MilError
-from ..geometry import Pair, PatchGrid, raster_transform
+from napari_mil.errors import MilError
+from napari_mil.geometry import Pair, PatchGrid, raster_transform
+
 from .ranking import midranks
 
 Normalisation = Literal["raw", "softmax", "percentile", "rank"]

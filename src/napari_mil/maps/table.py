@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MilError
-from ..geometry import PatchGrid
+from napari_mil.errors import MilError
+from napari_mil.geometry import PatchGrid
+
 from .ranking import midranks
 
 if TYPE_CHECKING:

@@ -1,0 +1,121 @@
+"""Bags of a project's slides: features from disk, labels from the table and the outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mil.errors import ProjectError
+from napari_mil.geometry import PatchGrid
+
+if TYPE_CHECKING:
+    from napari_mil.mil import Bag
+
+    from .project import Project
+
+
+class ProjectBags(Sequence["Bag"]):
+    """Bags of some slides of a project, each made when it is asked for and then kept.
+
+    Their features are float16 as stored, so that 400 slides of 10,000 patches take 8 GB and no more.
+    """
+
+    def __init__(self, project: Project, slide_ids: Sequence[str]) -> None:
+        self._project = project
+        self.slide_ids = list(slide_ids)
+        self._made: dict[str, Bag] = {}
+
+    def __len__(self) -> int:
+        return len(self.slide_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Bag: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Bag]: ...
+    def __getitem__(self, index: int | slice) -> Bag | list[Bag]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(len(self))[index]]
+        slide_id = self.slide_ids[index]
+        if slide_id not in self._made:
+            self._made[slide_id] = project_bag(self._project, slide_id)
+        return self._made[slide_id]
+
+
+def project_bag(project: Project, slide_id: str) -> Bag:
+    """One slide's bag; see `bag_labels` for what its patches are called.
+
+    Raises
+    ------
+    ProjectError
+        When the slide is unknown or has no features yet.
+    FeatureError
+        When its features cannot be read.
+    """
+    from napari_mil.features import read_features
+    from napari_mil.mil import Bag
+
+    row = project.slide(slide_id)
+    path = project.feature_path(slide_id)
+    if not path.is_file():
+        raise ProjectError(f"{slide_id}: has no features yet; prepare it on the Features page (or napari-mil extract).")
+    features = read_features(path, dtype=None)
+    return Bag(
+        slide_id=slide_id,
+        features=features.features,
+        grid=features.grid,
+        label=project.label_index(slide_id),
+        patch_labels=slide_patch_labels(project, slide_id, features.grid),
+        patient_id=row.patient,
+        event=row.event,
+        time=row.time,
+        tissue_pixels=tissue_pixels(path, features.grid),
+    )
+
+
+def slide_patch_labels(project: Project, slide_id: str, grid: PatchGrid) -> npt.NDArray[np.int8]:
+    """Patch labels (N,) of a slide: 1 lesion, 0 not, −1 unknown (METHODS §2.1).
+
+    A slide of the negative class has no lesion: all 0 (−1 where ignored). On any other slide patches outside the
+    outlines are 0 only when a person said that all lesions are outlined; unanswered counts as partial. A slide without
+    a lesion outline is all −1, save what is outlined as normal.
+    """
+    from napari_mil.lesion import patch_labels
+
+    row = project.slide(slide_id)
+    lesions = project.lesions(slide_id)
+    classes = project.config.classes
+    negative = project.label_index(slide_id) == 0
+    if negative:
+        if len(lesions) == 0:
+            return np.zeros(len(grid), dtype=np.int8)
+        labels = patch_labels(lesions, grid, classes=classes)
+        return np.where(labels == 1, 0, labels).astype(np.int8)
+    outlined = has_lesion_outline(project, slide_id)
+    return patch_labels(lesions, grid, partial=not outlined or row.partial_annotation is not False, classes=classes)
+
+
+def has_lesion_outline(project: Project, slide_id: str) -> bool:
+    """Whether at least one outline of a slide is of a lesion class."""
+    from napari_mil.lesion import Role
+
+    return any(project.config.classes.role(lesion.label) is Role.LESION for lesion in project.lesions(slide_id))
+
+
+def tissue_pixels(feature_path: Path, grid: PatchGrid) -> npt.NDArray[np.int64] | None:
+    """Tissue pixels (N,) of each patch, kept beside its features when they were made; None where they were not."""
+    path = tissue_path(feature_path)
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        pixels: npt.NDArray[np.int64] = arrays["tissue_pixels"].astype(np.int64)
+        same = np.array_equal(arrays["coords"], grid.coords)
+    return pixels if same else None
+
+
+def tissue_path(feature_path: Path) -> Path:
+    """Where the tissue mask and the tissue pixels of a feature file's patches are kept."""
+    return feature_path.with_suffix(".tissue.npz")

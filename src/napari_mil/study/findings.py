@@ -1,0 +1,115 @@
+"""What stands between a project and its training, each a sentence that says what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from .splits import patients_in_two_roles
+
+if TYPE_CHECKING:
+    from .project import Project
+
+FEW_POSITIVES = 10
+
+
+class Finding(str):
+    """A sentence; `blocking` says whether training is impossible or merely less telling than it could be."""
+
+    __slots__ = ("blocking",)
+    blocking: bool
+
+    def __new__(cls, sentence: str, *, blocking: bool = True) -> Finding:
+        finding = super().__new__(cls, sentence)
+        finding.blocking = blocking
+        return finding
+
+
+def training_findings(project: Project) -> list[Finding]:
+    """Findings about a project's slides, blocking ones first."""
+    found = [*_labels(project), *_roles(project), *_features(project), *_validation(project)]
+    return sorted(found, key=lambda finding: not finding.blocking)
+
+
+def _labels(project: Project) -> list[Finding]:
+    rows = project.slides
+    if not rows:
+        return [Finding("The project has no slides yet. Add a folder of slides, or a table.")]
+    found = []
+    unlabelled = [r.slide_id for r in rows if r.role is not None and r.label is None]
+    if not any(r.label for r in rows):
+        found.append(
+            Finding("No slide has a label yet. Give each slide its label on the Slides page, or read a table.")
+        )
+    elif unlabelled:
+        found.append(
+            Finding(
+                f"{len(unlabelled)} slides have a role but no label ({_some(unlabelled)}). Label them, or clear the role."
+            )
+        )
+    return found
+
+
+def _roles(project: Project) -> list[Finding]:
+    rows = [r for r in project.slides if r.label is not None]
+    if not rows:
+        return []
+    found = []
+    for patient, roles in list(patients_in_two_roles(project.slides).items())[:3]:
+        where = " and ".join(f"{role} ({_some(ids)})" for role, ids in roles.items())
+        found.append(Finding(f"Patient {patient} is in {where}. Give all slides of a patient the same role."))
+    for role in ("train", "validation"):
+        labels = Counter(r.label for r in rows if r.role == role)
+        if not labels:
+            found.append(
+                Finding(f"No labelled slide has the role {role}. Propose a split, or choose some slides for it.")
+            )
+        elif len(labels) == 1:
+            only = next(iter(labels))
+            found.append(
+                Finding(
+                    f"All {labels.total()} {role} slides have the label {only}. Training needs at least two labels: "
+                    f"label more slides, or move some to {role}.",
+                )
+            )
+    if not any(r.role == "test" for r in rows):
+        found.append(
+            Finding(
+                "No slide has the role test, so nothing will tell how well the model does on new slides.",
+                blocking=False,
+            )
+        )
+    return found
+
+
+def _features(project: Project) -> list[Finding]:
+    wanted = [r.slide_id for r in project.slides if r.role in ("train", "validation") and r.label is not None]
+    without = [slide_id for slide_id in wanted if not project.has_features(slide_id)]
+    if not without:
+        return []
+    return [
+        Finding(
+            f"{len(without)} of {len(wanted)} training and validation slides have no features yet ({_some(without)}). "
+            "Prepare them on the Features page."
+        )
+    ]
+
+
+def _validation(project: Project) -> list[Finding]:
+    found = []
+    names = project.label_names
+    validation = [r for r in project.slides if r.role == "validation" and r.label is not None]
+    positives = sum(r.label != names[0] for r in validation) if names else 0
+    if validation and len(names) >= 2 and 0 < positives < FEW_POSITIVES:
+        found.append(
+            Finding(
+                f"Only {positives} validation slides are positive, fewer than {FEW_POSITIVES}: the validation AUROC, and "
+                "with it the choice of the best epoch, will be largely chance. Add slides, or repeat over several splits.",
+                blocking=False,
+            )
+        )
+    return found
+
+
+def _some(names: list[str], n: int = 3) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
