@@ -1,0 +1,106 @@
+"""What a job's work may say and ask while it runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from napari_mil.errors import Cancelled
+
+from ._outbox import Outbox
+from ._progress import ProgressMeter, fraction_of, is_milestone
+from ._status import plain
+
+
+class JobContext:
+    """The job's side of the conversation: progress out, the wish to stop in.
+
+    Parameters
+    ----------
+    job_id
+        The job.
+    outbox
+        Where the frames go.
+    """
+
+    def __init__(self, job_id: str, outbox: Outbox) -> None:
+        self.job_id = job_id
+        self.stop = threading.Event()
+        self._outbox = outbox
+        self._meter = ProgressMeter()
+        self._index, self._parts = 0, 1
+        self._fraction = 0.0
+        self._epochs: tuple[int, int] | None = None
+        self._prefix = ""
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` if the person asked the job to stop."""
+        if self.stop.is_set():
+            raise Cancelled
+
+    def part(self, index: int, parts: int, name: str = "") -> None:
+        """What is reported from now on is part `index` (from 0) of `parts`, e.g. one slide of many."""
+        self._index, self._parts = index, max(1, parts)
+        self._prefix = f"{name} ({index + 1} of {parts}): " if name and parts > 1 else f"{name}: " if name else ""
+        self.say(f"{name}" + (f" ({index + 1} of {parts})" if parts > 1 else ""), 0.0)
+
+    def note(self, **facts: Any) -> None:
+        """Tell facts that must be known whatever happens next: ``device=``, ``run=`` (folder), ``created=``."""
+        self._outbox.send({"type": "note", "job": self.job_id, **plain(facts)})
+
+    def say(self, message: str, fraction: float | None = None) -> None:
+        """One sentence about what is being done now, with the fraction of the present part if it is known."""
+        if fraction is not None:
+            self._advance(fraction)
+        self._outbox.progress(self._frame(message=message))
+
+    def report(self, report: Any) -> None:
+        """Pass on one report of the work's generator."""
+        data = plain(report)
+        if not isinstance(data, dict):
+            data = {"value": data}
+        fraction = fraction_of(data)
+        if fraction is not None:
+            self._advance(fraction)
+        if "epoch" in data and "epochs" in data:
+            self._epochs = (int(data["epoch"]), int(data["epochs"]))
+        left = data.get("seconds_left") if self._parts == 1 else None
+        seconds = self._meter.update(self._fraction, left if isinstance(left, int | float) else None)
+        frame = self._frame(report=data, seconds_left=seconds, message=self._prefix + _sentence(data))
+        self._outbox.progress(frame, data if is_milestone(data) else None)
+
+    def on_bag(self, index: int, bags: int) -> None:
+        """For ``fit(on_bag=…)``: progress inside an epoch, and the moment to stop."""
+        self.check_cancelled()
+        if self._epochs is None:
+            self.say(f"First epoch: slide {index + 1} of {bags}")
+            return
+        epoch, epochs = self._epochs
+        self._advance((epoch + (index + 1) / max(1, bags)) / max(1, epochs))
+        self.say(f"Epoch {min(epoch + 1, epochs)} of {epochs}: slide {index + 1} of {bags}")
+
+    def _advance(self, fraction: float) -> None:
+        self._fraction = (self._index + min(1.0, max(0.0, fraction))) / self._parts
+
+    def _frame(self, **fields: Any) -> dict[str, Any]:
+        frame = {"type": "update", "job": self.job_id, "fraction": self._fraction, **fields}
+        frame.setdefault("seconds_left", self._meter.seconds_left())
+        return frame
+
+
+def _sentence(report: dict[str, Any]) -> str:
+    if isinstance(report.get("message"), str) and report["message"]:
+        return str(report["message"])
+    if "epoch" in report:
+        whole = f" of {report['epochs']}" if report.get("epochs") else ""
+        auroc = report.get("val_auroc")
+        return f"Epoch {report['epoch']}{whole}" + (f": validation AUROC {auroc:.3f}" if auroc is not None else "")
+    if "done" in report and "total" in report:
+        return f"{report['done']} of {report['total']}"
+    return ""
+
+
+def short_path(path: Path) -> str:
+    """The last two parts of `path`, enough to find it again in a message."""
+    return "/".join(path.parts[-2:])
