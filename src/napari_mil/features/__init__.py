@@ -1,0 +1,18 @@
+"""Features: encoders, extraction, the feature file, and the files of other tools.
+
+Importing this room imports neither torch nor h5py; both are loaded where they are used.
+"""
+
+from .encoder import Encoder as Encoder
+from .encoder import EncoderInfo as EncoderInfo
+from .encoder import get_encoder as get_encoder
+from .encoder import list_encoders as list_encoders
+from .estimates import Estimate as Estimate
+from .estimates import estimate as estimate
+from .extraction import ExtractReport as ExtractReport
+from .extraction import extract as extract
+from .layout import FeatureHeader as FeatureHeader
+from .naming import feature_set_name as feature_set_name
+from .reading import Features as Features
+from .reading import read_features as read_features
+from .store import FeatureWriter as FeatureWriter
