@@ -1,0 +1,161 @@
+"""The dock "MIL": pages for the five steps, where one is on the slide, and what runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QMenu, QStackedWidget, QTabBar, QToolButton, QVBoxLayout, QWidget
+
+from napari_mil.viewer.session import Session
+
+from .features_page import FeaturesPage
+from .job_strip import JobStrip
+from .lesions_page import LesionsPage
+from .maps_page import MapsPage
+from .navigator import Navigator
+from .parts import RESEARCH_USE, Note
+from .slides_page import SlidesPage
+from .start_page import StartPage
+from .train_page import TrainPage
+
+if TYPE_CHECKING:
+    import napari
+
+PAGES = (SlidesPage, LesionsPage, FeaturesPage, TrainPage, MapsPage)
+GRAVITY_COLOURS = {"info": "", "warning": "#b36b00", "error": "#c0392b"}
+SENTENCE_STAYS_MS = 12_000
+
+
+class MilDock(QWidget):
+    """The plugin's one dock widget; it shows a `Session` and holds no truth of its own.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    session : Session, optional
+        For tests; a new one otherwise.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer, session: Session | None = None) -> None:
+        super().__init__()
+        self.session = session or Session(napari_viewer)
+        self.setObjectName("napari-mil dock")
+        self.setMinimumWidth(400)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addLayout(self._header())
+        self.tabs = QTabBar()
+        self.tabs.setExpanding(True)
+        self.tabs.setDrawBase(False)
+        self.pages = [page(self.session) for page in PAGES]
+        self.stack = QStackedWidget()
+        self.start = StartPage(self.session)
+        self.stack.addWidget(self.start)
+        for number, page in enumerate(self.pages, start=1):
+            self.tabs.addTab(f"{number}  {page.title}")
+            self.stack.addWidget(page)
+        self.tabs.currentChanged.connect(self._tab_chosen)
+        layout.addWidget(self.tabs)
+        layout.addWidget(self.stack, 1)
+        self.sentence = Note()
+        self.sentence.setContentsMargins(8, 2, 8, 2)
+        self.sentence.hide()
+        layout.addWidget(self.sentence)
+        self.jobs = JobStrip(self.session)
+        layout.addWidget(self.jobs)
+        self.navigator = Navigator(self.session)
+        layout.addWidget(self.navigator)
+        footer = Note(RESEARCH_USE)
+        footer.setContentsMargins(8, 0, 8, 4)
+        layout.addWidget(footer)
+        self._hush = QTimer(singleShot=True, interval=SENTENCE_STAYS_MS)
+        self._hush.timeout.connect(self.sentence.hide)
+        self.session.said.connect(self._say)
+        self.session.project_changed.connect(self._project_changed)
+        self._window: QWidget | None = None
+        self.destroyed.connect(self.session.close)
+        self._project_changed()
+
+    def _header(self) -> QHBoxLayout:
+        header = QHBoxLayout()
+        header.setContentsMargins(8, 6, 8, 4)
+        self.name = QLabel()
+        self.name.setStyleSheet("QLabel { font-weight: bold; }")
+        self.menu_button = QToolButton()
+        self.menu_button.setText("Project")
+        self.menu_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self.menu_button)
+        menu.addAction("Close project", self.session.close_project)
+        menu.addAction("Save now", self._save_now)
+        self.menu_button.setMenu(menu)
+        header.addWidget(self.name, 1)
+        header.addWidget(self.menu_button)
+        return header
+
+    def _save_now(self) -> None:
+        self.session.stage.autosave.flush()
+        self.session.save_view()
+        self.session.say("Everything is saved.")
+
+    # pages
+
+    def show_page(self, title: str) -> None:
+        """Show a page by its title."""
+        titles = [page.title for page in self.pages]
+        self.tabs.setCurrentIndex(titles.index(title))
+
+    @property
+    def page(self) -> QWidget:
+        """The page that is shown."""
+        widget = self.stack.currentWidget()
+        assert widget is not None
+        return widget
+
+    def _tab_chosen(self, index: int) -> None:
+        if self.session.project is not None and index >= 0:
+            self.stack.setCurrentIndex(index + 1)
+            self.session.set_page(self.pages[index].title)
+
+    def _project_changed(self) -> None:
+        project = self.session.project
+        self.name.setText(project.config.name if project else "napari-mil")
+        self.name.setToolTip(str(project.folder) if project else "")
+        self.tabs.setVisible(project is not None)
+        self.menu_button.setVisible(project is not None)
+        if project is None:
+            self.stack.setCurrentIndex(0)
+            return
+        titles = [page.title for page in self.pages]
+        page = self.session.page
+        index = titles.index(page) if page in titles else 0
+        self.tabs.setCurrentIndex(index)
+        self.stack.setCurrentIndex(index + 1)
+
+    # sentences
+
+    def _say(self, sentence: str, gravity: str) -> None:
+        colour = GRAVITY_COLOURS[gravity]
+        self.sentence.setText(sentence)
+        self.sentence.setStyleSheet(f"QLabel {{ color: {colour}; font-weight: bold; }}" if colour else "")
+        self.sentence.show()
+        self._hush.stop()
+        if gravity == "info":
+            self._hush.start()
+
+    # the window's end
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        super().showEvent(event)
+        if self._window is not self.window():  # the main window, once the dock has been put into it
+            self._window = self.window()
+            if self._window is not None:
+                self._window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is not None and watched is self._window and event.type() == QEvent.Type.Close:
+            self.session.stage.autosave.flush()
+            self.session.save_view()
+        return False

@@ -1,0 +1,158 @@
+"""Small pieces that every page is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+ACCENT = "#3a7ca5"  # one colour that reads on napari's light and dark themes
+RESEARCH_USE = "For research use only. Not for diagnosis."
+
+
+class Hint(QLabel):
+    """The one sentence at the top of a page that says what to do next."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.setObjectName("hint")
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setStyleSheet(f"QLabel#hint {{ border-left: 3px solid {ACCENT}; padding: 4px 8px; }}")
+
+
+class Note(QLabel):
+    """A quiet line: a count, an explanation."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setStyleSheet("QLabel { font-size: 11px; }")
+
+
+class Action(QPushButton):
+    """A button that says why it is off: `set_reason("…")` switches it off, `set_reason("")` on."""
+
+    def __init__(self, text: str, on_click: Callable[[], object], *, tip: str = "", primary: bool = False) -> None:
+        super().__init__(text)
+        self._tip = tip
+        self.setToolTip(tip)
+        self.clicked.connect(lambda _checked=False: on_click())
+        if primary:
+            self.setObjectName("primary")
+            self.setStyleSheet(
+                f"QPushButton#primary:enabled {{ background: {ACCENT}; color: white; font-weight: bold; }}"
+            )
+
+    @property
+    def reason(self) -> str:
+        """Why the button is off; empty while it is on."""
+        return "" if self.isEnabled() else self.toolTip()
+
+    def set_reason(self, reason: str) -> None:
+        self.setEnabled(not reason)
+        self.setToolTip(reason or self._tip)
+
+
+class Section(QWidget):
+    """A titled group; a foldable one opens and closes by its title."""
+
+    def __init__(self, title: str, *, foldable: bool = False, folded: bool = False) -> None:
+        super().__init__()
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 4, 0, 0)
+        outer.setSpacing(3)
+        self.title = QToolButton()
+        self.title.setText(title)
+        self.title.setAutoRaise(True)
+        self.title.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.title.setStyleSheet("QToolButton { font-weight: bold; border: none; background: transparent; }")
+        outer.addWidget(self.title)
+        self._inner = QWidget()
+        self.body = QVBoxLayout(self._inner)
+        self.body.setContentsMargins(8, 0, 0, 0)
+        self.body.setSpacing(4)
+        outer.addWidget(self._inner)
+        if foldable:
+            self.title.clicked.connect(lambda: self.set_folded(self._inner.isVisibleTo(self)))
+            self.set_folded(folded)
+
+    def set_folded(self, folded: bool) -> None:
+        self._inner.setVisible(not folded)
+        self.title.setArrowType(Qt.ArrowType.RightArrow if folded else Qt.ArrowType.DownArrow)
+
+    def add(self, widget: QWidget) -> QWidget:
+        self.body.addWidget(widget)
+        return widget
+
+
+class Page(QScrollArea):
+    """A page of the dock: scrolls when the window is small, its hint first."""
+
+    title = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        inner = QWidget()
+        self.body = QVBoxLayout(inner)
+        self.body.setContentsMargins(8, 8, 8, 8)
+        self.body.setSpacing(6)
+        self.hint = Hint()
+        self.body.addWidget(self.hint)
+        self.setWidget(inner)
+
+    def refresh(self) -> None:
+        """Show the session as it is now."""
+        raise NotImplementedError  # every page has its own
+
+
+def row(*widgets: QWidget, stretch_last: bool = False) -> QWidget:
+    """Widgets side by side."""
+    box = QWidget()
+    layout = QHBoxLayout(box)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    for i, widget in enumerate(widgets):
+        layout.addWidget(widget, 1 if stretch_last and i == len(widgets) - 1 else 0)
+    if not stretch_last:
+        layout.addStretch(1)
+    return box
+
+
+def labelled(text: str, widget: QWidget, *, width: int = 110) -> QWidget:
+    """A widget with its name on the left."""
+    label = QLabel(text)
+    label.setFixedWidth(width)
+    label.setBuddy(widget)
+    widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return row(label, widget, stretch_last=True)
+
+
+def duration(seconds: float | None) -> str:
+    """'40 s', '3 min', '2 h 05 min'; an empty string when unknown."""
+    if seconds is None or seconds != seconds or seconds < 0:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def bullet_list(sentences: Iterable[str]) -> str:
+    """Sentences, one a line."""
+    return "\n".join(f"• {s}" for s in sentences)

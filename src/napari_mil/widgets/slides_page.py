@@ -1,0 +1,230 @@
+"""Slides: what is in the project, its labels, its roles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QItemSelectionModel, QSortFilterProxyModel, Qt, QTimer
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QDoubleSpinBox,
+    QFileDialog,
+    QHeaderView,
+    QLineEdit,
+    QTableView,
+)
+
+from .parts import Action, Note, Page, Section, row
+from .slides_model import (
+    FEATURES,
+    LABEL,
+    OUTLINED,
+    OUTLINED_ANSWERS,
+    PATIENT,
+    PICTURE,
+    ROLE,
+    ROLES,
+    SLIDE,
+    THUMBNAIL,
+    ChoiceDelegate,
+    SlidesModel,
+)
+from .table_dialog import choose_table_columns
+
+if TYPE_CHECKING:
+    from napari_mil.viewer.session import Session
+
+
+class SlideTable(QTableView):
+    """The table; digits label the selected slides, 0 clears, PageUp and PageDown change the slide."""
+
+    def __init__(self, page: SlidesPage) -> None:
+        super().__init__()
+        self._page = page
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        assert event is not None
+        text = event.text()
+        if text.isdigit() and not event.modifiers():
+            self._page.label_selected(int(text))
+        elif event.key() in (Qt.Key.Key_PageDown, Qt.Key.Key_PageUp):
+            self._page.session.step_slide(1 if event.key() == Qt.Key.Key_PageDown else -1)
+        else:
+            super().keyPressEvent(event)
+
+
+class SlidesPage(Page):
+    """Table of slides."""
+
+    title = "Slides"
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.model = SlidesModel(session)
+        self.shown = QSortFilterProxyModel()
+        self.shown.setSourceModel(self.model)
+        self.shown.setFilterKeyColumn(-1)
+        self.shown.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.add_button = Action("Add slides…", self._add, tip="Add a folder of slides to the project")
+        self.table_button = Action("Read table…", self._read_table, tip="Labels, patients and roles from a CSV file")
+        self.split_button = Action(
+            "Propose split",
+            self.session.propose_split,
+            tip="Train, validation and test (60/20/20): patients stay together, labels in proportion",
+        )
+        self.body.addWidget(row(self.add_button, self.table_button, self.split_button))
+        self.search = QLineEdit(placeholderText="Find a slide, a patient, a label…", clearButtonEnabled=True)
+        self.search.textChanged.connect(self.shown.setFilterFixedString)
+        self.body.addWidget(self.search)
+        self.table = self._make_table()
+        self.body.addWidget(self.table, 1)
+        self.summary = Note()
+        self.body.addWidget(self.summary)
+        self.scale = Section("This slide's scale")
+        self.mpp = QDoubleSpinBox(decimals=4, minimum=0.0, maximum=20.0, singleStep=0.05, suffix=" µm/px")
+        self.mpp.setSpecialValueText("unknown")
+        self.mpp_slide = Action("For this slide", lambda: self.session.set_mpp(self.mpp.value(), everywhere=False))
+        self.mpp_folder = Action(
+            "For its folder",
+            lambda: self.session.set_mpp(self.mpp.value(), everywhere=True),
+            tip="For every slide of the same folder whose file does not say it",
+        )
+        self.scale_note = Note()
+        self.scale.add(self.scale_note)
+        self.scale.add(row(self.mpp, self.mpp_slide, self.mpp_folder))
+        self.body.addWidget(self.scale)
+        self._open_soon = QTimer(singleShot=True, interval=180)
+        self._open_soon.timeout.connect(self._open_current)
+        session.project_changed.connect(self._project_changed)
+        session.slides_changed.connect(self._slides_changed)
+        session.stage.slide_changed.connect(self._slide_changed)
+        self.refresh()
+
+    def _make_table(self) -> SlideTable:
+        table = SlideTable(self)
+        table.setModel(self.shown)
+        table.setSortingEnabled(True)
+        table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked | QAbstractItemView.EditTrigger.EditKeyPressed
+        )
+        table.setIconSize(THUMBNAIL)
+        table.setMinimumHeight(220)
+        vertical, horizontal = table.verticalHeader(), table.horizontalHeader()
+        assert vertical is not None
+        assert horizontal is not None
+        vertical.setDefaultSectionSize(THUMBNAIL.height() + 4)
+        vertical.hide()
+        for column, width in ((PICTURE, 70), (LABEL, 66), (ROLE, 72), (OUTLINED, 84), (PATIENT, 64), (FEATURES, 62)):
+            table.setColumnWidth(column, width)
+        horizontal.setSectionResizeMode(SLIDE, QHeaderView.ResizeMode.Interactive)
+        table.setColumnWidth(SLIDE, 120)
+        labels = ChoiceDelegate(table, lambda: ["", *self.session.label_names], editable=True)
+        table.setItemDelegateForColumn(LABEL, labels)
+        table.setItemDelegateForColumn(ROLE, ChoiceDelegate(table, lambda: ROLES))
+        table.setItemDelegateForColumn(OUTLINED, ChoiceDelegate(table, lambda: OUTLINED_ANSWERS))
+        selection = table.selectionModel()
+        assert selection is not None
+        selection.currentRowChanged.connect(lambda *_: self._open_soon.start())
+        table.setToolTip(
+            "Click: open the slide. Digits 1–9: label the selected slides, 0: no label. PageUp/PageDown: next slide."
+        )
+        return table
+
+    # what the person does
+
+    def selected(self) -> list[str]:
+        """Slides of the selected rows."""
+        selection = self.table.selectionModel()
+        assert selection is not None
+        return [self.model.slide_id(self.shown.mapToSource(index).row()) for index in selection.selectedRows()]
+
+    def label_selected(self, key: int) -> None:
+        """Give the selected slides the label of a digit key; 0 takes it away."""
+        names = self.session.label_names
+        if key == 0:
+            self.session.set_slides(self.selected(), label=None)
+        elif key <= len(names):
+            self.session.set_slides(self.selected(), label=names[key - 1])
+        else:
+            self.session.say(f"Key {key} has no label; the labels are {', '.join(names) or 'none yet'}.", "warning")
+
+    def _open_current(self) -> None:
+        index = self.table.currentIndex()
+        if index.isValid():
+            self.session.stage.show(self.model.slide_id(self.shown.mapToSource(index).row()))
+
+    def _add(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Add a folder of slides")
+        if folder:
+            self.session.add_slides(Path(folder))
+
+    def _read_table(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Read a slide table", "", "Tables (*.csv *.tsv *.txt)")
+        if path:
+            mapping = choose_table_columns(Path(path), self)
+            if mapping is not None:
+                self.session.read_table(Path(path), mapping)
+
+    # what the session says
+
+    def _project_changed(self) -> None:
+        self.model.reload()
+        self.refresh()
+
+    def _slides_changed(self, slide_ids: set[str] | None) -> None:
+        self.model.update_rows(slide_ids)
+        self.refresh()
+
+    def _slide_changed(self) -> None:
+        if self.session.stage.slide_id is not None:
+            index = self.shown.mapFromSource(self.model.index(self.model.row_of(self.session.stage.slide_id), SLIDE))
+            selection = self.table.selectionModel()
+            if index.isValid() and selection is not None and index.row() != self.table.currentIndex().row():
+                flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
+                selection.setCurrentIndex(index, flags)
+                self._open_soon.stop()  # it is open already
+            self.table.scrollTo(index)
+        self.refresh()
+
+    def refresh(self) -> None:
+        project = self.session.project
+        rows = project.slides if project else []
+        self.hint.setText(self._next_step())
+        labels = {name: sum(r.label == name for r in rows) for name in self.session.label_names}
+        roles = {name: sum(r.role == name for r in rows) for name in ROLES[1:]}
+        parts = [f"{len(rows)} slides"]
+        parts += [f"{n} {name}" for name, n in labels.items()]
+        parts += [f"{name} {n}" for name, n in roles.items() if n]
+        self.summary.setText(" · ".join(parts))
+        unlabelled = sum(r.label is None for r in rows)
+        self.split_button.set_reason(
+            "" if rows and not unlabelled else f"{unlabelled} slides have no label yet: label them first."
+        )
+        slide = self.session.stage.slide
+        self.scale.setVisible(slide is not None)
+        if slide is not None:
+            self.mpp.setValue(slide.mpp[0] if slide.mpp else 0.0)
+            where = {"file": "read from the file", "user": "given by a person"}.get(slide.mpp_source or "", "unknown")
+            self.scale_note.setText(f"Micrometres per pixel at full resolution: {where}.")
+
+    def _next_step(self) -> str:
+        project = self.session.project
+        if project is None:
+            return "Open a project first."
+        if not project.slides:
+            return "No slides yet: add a folder of slides."
+        slide = self.session.stage.slide
+        if slide is not None and slide.mpp is None:
+            return "This file does not say how large a pixel is. Give its µm per pixel below, once for its folder."
+        rows = project.slides
+        if any(r.label is None for r in rows):
+            n = sum(r.label is None for r in rows)
+            return f"{n} slides have no label. Select them and press 1–9, or read a table."
+        if any(r.role is None for r in rows):
+            return "Every slide has a label. Now propose a split into train, validation and test."
+        return "Slides are ready. Go on to Lesions and outline what the model should look at."
