@@ -1,0 +1,89 @@
+"""File › Open Sample: the synthetic cohort, and one real slide by download."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+CMU_NAME = "CMU-1-Small-Region.svs"
+CMU_URL = "https://openslide.cs.cmu.edu/download/openslide-testdata/Aperio/CMU-1-Small-Region.svs"
+CMU_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
+
+
+def synthetic_cohort() -> list[LayerData]:
+    """Make the sample cohort if need be, and show its first slide with tumour and the outlines of it.
+
+    Its project then stands first among the recent projects of the MIL dock.
+    """
+    from napari.utils import progress
+
+    from napari_mil.sample import create_sample, sample_folder
+    from napari_mil.study import Project
+
+    with progress(total=0, desc="Sample cohort") as bar:
+
+        def show(done: int, total: int, sentence: str) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            bar.set_description(sentence)
+
+        project = Project.open(create_sample(sample_folder(), progress=show))
+    _remember(project.folder)
+    row = next(row for row in project.slides if row.label == "tumor")
+    return [*_read(project.slide_path(row.slide_id)), *_read(project.folder / "lesions" / f"{row.slide_id}.geojson")]
+
+
+def cmu_small_region() -> list[LayerData]:
+    """Download CMU-1-Small-Region.svs (1.9 MB, CC0) once, check it, and show it."""
+    return _read(fetch_cmu())
+
+
+def fetch_cmu() -> Path:
+    """Path of CMU-1-Small-Region.svs in the user's cache, downloaded and checked when it isn't there.
+
+    Raises
+    ------
+    SlideError
+        When it cannot be downloaded, or is not the file it should be.
+    """
+    import pooch
+
+    from napari_mil.errors import SlideError
+    from napari_mil.features.weights import cache_folder
+
+    folder = cache_folder() / "sample"
+    try:
+        return Path(pooch.retrieve(CMU_URL, known_hash=f"sha256:{CMU_SHA256}", fname=CMU_NAME, path=folder))
+    except OSError as error:  # no network, no such server, no room on the disk
+        raise SlideError(
+            f"{CMU_NAME} could not be downloaded from {CMU_URL} ({error}). "
+            f"Check the network and try again, or put the file into {folder} yourself; "
+            "the synthetic cohort needs no network."
+        ) from error
+    except ValueError as error:  # the checksum is another
+        raise SlideError(
+            f"{CMU_NAME} was downloaded, but is not the expected file (its SHA-256 differs). Try again later."
+        ) from error
+
+
+def _read(path: Path) -> list[LayerData]:
+    from napari_mil._reader import get_reader
+
+    reader = get_reader(str(path))
+    return list(reader(str(path))) if reader is not None else []
+
+
+def _remember(folder: Path) -> None:
+    """Put a project on top of the recent ones."""
+    from napari_mil.viewer.session import RECENT_AT_MOST, recent_file
+
+    with contextlib.suppress(OSError, ValueError):  # a list of recents is a comfort, not a need
+        file = recent_file()
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folders = [str(folder), *(name for name in known if name != str(folder))]
+        file.write_text(json.dumps(folders[:RECENT_AT_MOST]), encoding="utf-8")
