@@ -1,0 +1,76 @@
+"""Which files are slides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import SlideError
+
+SLIDE_SUFFIXES = frozenset(
+    {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".tif", ".tiff", ".btf", ".dcm"}
+)
+"""Suffixes of whole-slide formats."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+"""Suffixes of plain images, which open as slides without levels."""
+
+_COMPANIONS = frozenset({".vms", ".vmu"})  # Hamamatsu: the JPEGs beside them are their tiles
+
+
+def is_slide_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a name looks like a slide's or a plain image's (the file itself is not opened)."""
+    name = Path(path)
+    return not name.name.startswith(".") and name.suffix.lower() in SLIDE_SUFFIXES | IMAGE_SUFFIXES
+
+
+def find_slides(folder: str | os.PathLike[str], *, recursive: bool = True) -> list[Path]:
+    """Slides and plain images of a folder, by suffix, sorted by path.
+
+    Hidden files and folders and the folders of napari-mil projects are passed over; the many files of one DICOM slide
+    give one path (its largest file).
+
+    Raises
+    ------
+    SlideError
+        When the folder is none or cannot be read.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise SlideError(f"{root} is not a folder; choose the folder that holds the slides.")
+    found: list[Path] = []
+    dicom: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        if Path(error.filename or root) == root:
+            raise SlideError(f"The folder {root} cannot be read ({error.strerror}); check its permissions.") from error
+
+    for where, folders, files in os.walk(root, onerror=refuse):
+        here = Path(where)
+        folders[:] = sorted(f for f in folders if recursive and not f.startswith(".") and not _is_project(here / f))
+        names = [here / f for f in files if is_slide_file(f)]
+        if any(p.suffix.lower() in _COMPANIONS for p in names):
+            names = [p for p in names if p.suffix.lower() not in {".jpg", ".jpeg"}]
+        dicom += [p for p in names if p.suffix.lower() == ".dcm"]
+        found += [p for p in names if p.suffix.lower() != ".dcm"]
+    return sorted(found + _one_per_dicom(dicom))
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / "project.json").is_file()
+
+
+def _one_per_dicom(paths: list[Path]) -> list[Path]:
+    """Of the files of each DICOM slide the largest; files that OpenSlide does not take are left out."""
+    if not paths:
+        return []
+    import openslide
+
+    best: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda p: (p.stat().st_size, str(p))):
+        try:
+            with openslide.OpenSlide(path) as handle:
+                best[handle.properties.get("openslide.quickhash-1", str(path))] = path
+        except openslide.OpenSlideError:
+            continue
+    return sorted(best.values())

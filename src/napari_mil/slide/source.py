@@ -1,0 +1,124 @@
+"""What every back end gives: native levels and their pixels. OpenSlide, tifffile and plain images stand behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SlideError
+
+Pixels = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+
+MPP_RANGE = (0.05, 20.0)
+"""µm per pixel that a slide can have; a value outside (352 from a 72-dpi tag) counts as unknown."""
+
+GIANT_PX = 20_000
+"""An image with a longer side than this cannot be shown without smaller levels in its file."""
+
+
+class SlideWarning(UserWarning):
+    """Something about a slide that a person should know; work goes on."""
+
+
+@runtime_checkable
+class PixelSource(Protocol):
+    """One file's pixels, native levels only. Thread-safe; coordinates in `read` are those of the level.
+
+    A back end registers nowhere: `open_slide` chooses it by the file's content. A reader of another kind (tiles
+    decoded directly, OME-Zarr) only has to give these names.
+    """
+
+    name: str
+    """The back end: "openslide", "tifffile", "plain"."""
+    vendor: str
+    """Format as the back end calls it: "aperio", "ome-tiff", "png"."""
+    level_dimensions: tuple[Size, ...]
+    """(width, height) of each native level, finest first."""
+    level_downsamples: tuple[float, ...]
+    """Level-0 pixels per pixel of each level, the mean of both axes."""
+    properties: Mapping[str, str]
+    """What the file says about itself."""
+    mpp: tuple[float, float] | None
+    """µm per level-0 pixel (x, y), if the file says it plausibly."""
+    objective_power: float | None
+    """The objective as a label, never a scale."""
+    bounds: tuple[int, int, int, int]
+    """(x, y, width, height) of the part that was scanned, level-0 pixels."""
+    associated_names: tuple[str, ...]
+    """Label, macro, thumbnail: whatever the file has."""
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """(height, width, 3) pixels of a level, a region inside it. Raises SlideError when they cannot be read."""
+        ...
+
+    def read_associated(self, name: str) -> Pixels:
+        """(h, w, 3) pixels of an associated image. Raises SlideError when they cannot be read."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back; reads that are under way end in peace."""
+        ...
+
+
+def plausible_mpp(x: object, y: object) -> tuple[float, float] | None:
+    """(x, y) as floats if both are numbers within `MPP_RANGE`, else None."""
+    try:
+        pair = float(x), float(y)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    low, high = MPP_RANGE
+    return pair if all(math.isfinite(v) and low <= v <= high for v in pair) else None
+
+
+def mpp_from_resolution(x: object, y: object, unit: object) -> tuple[float, float] | None:
+    """µm per pixel from TIFF resolution tags: pixels per centimetre or inch; any other unit means unknown.
+
+    Parameters
+    ----------
+    x, y : number, string or (numerator, denominator)
+        XResolution and YResolution.
+    unit : int or str
+        ResolutionUnit: 2 or "inch", 3 or "centimeter".
+    """
+    um = {"2": 25_400.0, "inch": 25_400.0, "3": 10_000.0, "centimeter": 10_000.0}.get(str(unit).lower())
+    if um is None:
+        return None
+    try:
+        pixels = [v[0] / v[1] if isinstance(v, tuple) else float(v) for v in (x, y)]  # type: ignore[arg-type]
+        return plausible_mpp(um / pixels[0], um / pixels[1])
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def checked_mpp(mpp: object) -> tuple[float, float]:
+    """µm per pixel that a person gave, one number or (x, y). Raises SlideError when it cannot be."""
+    values = np.asarray(mpp, dtype=object).ravel()
+    pair = plausible_mpp(values[0], values[-1]) if values.size in (1, 2) else None
+    if pair is None:
+        raise SlideError(
+            f"{mpp!r} µm per pixel is not possible; expected one or two numbers between {MPP_RANGE[0]} and "
+            f"{MPP_RANGE[1]} (a slide scanned at 20x has about 0.5, at 40x about 0.25)."
+        )
+    return pair
+
+
+def on_background(rgba: npt.NDArray[np.uint8], background: tuple[int, int, int] = (255, 255, 255)) -> Pixels:
+    """(h, w, 4) with straight alpha → (h, w, 3) over a colour."""
+    alpha = rgba[..., 3]
+    if alpha.size == 0 or alpha.min() == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    weight = alpha[..., None].astype(np.uint32)
+    below = np.asarray(background, dtype=np.uint32)
+    mixed = (rgba[..., :3].astype(np.uint32) * weight + below * (255 - weight) + 127) // 255
+    return mixed.astype(np.uint8)
+
+
+def mean_downsamples(dimensions: tuple[Size, ...]) -> tuple[float, ...]:
+    """Downsample of each level from its size, the mean of both axes (as OpenSlide has it)."""
+    width, height = dimensions[0]
+    return tuple((width / w + height / h) / 2 for w, h in dimensions)

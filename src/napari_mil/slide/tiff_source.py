@@ -1,0 +1,280 @@
+"""TIFF files that OpenSlide does not take, or takes only in part: OME-TIFF with its levels in SubIFDs, tiled TIFF."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SlideError
+from .cache import new_token, tile_cache
+from .plain_source import PlainSource, check_size, to_rgb
+from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, on_background, plausible_mpp
+
+_SEGMENT_LIMIT = 64 * 1024**2  # bytes of one decoded tile or strip
+_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
+
+
+def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
+    """A TIFF of no scanner's own kind: by OpenSlide, tile by tile, or whole, whichever shows most of it."""
+    import tifffile
+
+    from .openslide_source import OpenSlideSource
+
+    try:
+        tif = tifffile.TiffFile(path)
+        series = max(tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
+        levels = list(series.levels)
+    except Exception as error:  # tifffile raises whatever its parsing met: struct.error, IndexError, ...
+        if openslide_knows_it:
+            return OpenSlideSource(path)
+        raise SlideError(
+            f"{path.name} begins like a TIFF but cannot be understood ({error}); it is damaged or cut short: copy it "
+            f"anew or export it again."
+        ) from error
+    keep = False
+    try:
+        if openslide_knows_it and not tif.is_ome:
+            slide = OpenSlideSource(path)
+            if len(slide.level_dimensions) >= len(levels):
+                return slide
+            slide.close()
+        _check_kind(path, series)
+        tiled = series.keyframe.is_tiled or len(levels) > 1
+        if tiled and all(_by_segments(level) for level in levels):
+            keep = True
+            return TiffSource(path, tif, series)
+        page = series.keyframe
+        check_size(path, page.imagewidth, page.imagelength)
+        return PlainSource(path, _whole(path, series), "ome-tiff" if tif.is_ome else "tiff", mpp=_mpp(tif, series))
+    finally:
+        if not keep:
+            tif.close()
+
+
+class TiffSource:
+    """A tiled (or stripped) 8-bit TIFF, its levels in SubIFDs or in a file each. Thread-safe.
+
+    Parameters
+    ----------
+    path : Path
+    tif : tifffile.TiffFile
+        Owned from now on.
+    series : tifffile.TiffPageSeries
+        The image; each of its levels is one page of 1, 3 or 4 samples.
+    """
+
+    name = "tifffile"
+
+    def __init__(self, path: Path, tif: Any, series: Any) -> None:
+        self._path = path
+        self._tif = tif
+        self._token = new_token()
+        self._levels = [TiffLevel(level.keyframe) for level in series.levels]
+        self.vendor = "ome-tiff" if tif.is_ome else "tiff"
+        self.level_dimensions: tuple[Size, ...] = tuple(level.size for level in self._levels)
+        self.level_downsamples: tuple[float, ...] = mean_downsamples(self.level_dimensions)
+        self.properties: Mapping[str, str] = _properties(tif, series)
+        self.mpp = _mpp(tif, series)
+        self.objective_power: float | None = None
+        self.bounds = (0, 0, *self.level_dimensions[0])
+        self._associated = {
+            str(other.name).lower(): other
+            for other in tif.series
+            if other is not series and str(other.name).lower() in ("label", "macro", "thumbnail", "overview")
+        }
+        self.associated_names: tuple[str, ...] = tuple(self._associated)
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """See PixelSource."""
+        pages = self._levels[level]
+        tile_width, tile_height = pages.tile
+        out = np.empty((height, width, 3), np.uint8)
+        for row in range(y // tile_height, -(-(y + height) // tile_height)):
+            for column in range(x // tile_width, -(-(x + width) // tile_width)):
+                tile = self._segment(level, row, column)
+                top, left = row * tile_height, column * tile_width
+                y0, y1 = max(y, top), min(y + height, top + tile.shape[0])
+                x0, x1 = max(x, left), min(x + width, left + tile.shape[1])
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
+        return out
+
+    def read_associated(self, name: str) -> Pixels:
+        """See PixelSource."""
+        try:
+            return _whole(self._path, self._associated[name])
+        except Exception as error:  # whatever tifffile and its codecs met
+            raise SlideError(f"{self._path.name}: its {name} image cannot be read ({error}).") from error
+
+    def close(self) -> None:
+        """See PixelSource."""
+        for level in self._levels:
+            level.close()
+        tile_cache().drop(self._token)
+        self._tif.close()
+
+    def _segment(self, level: int, row: int, column: int) -> Pixels:
+        def load() -> Pixels:
+            try:
+                return self._levels[level].decode(row, column)
+            except Exception as error:  # whatever the file system and the codecs met
+                raise SlideError(
+                    f"{self._path.name}: tile {column}, {row} of level {level} cannot be read ({error}); the file is "
+                    f"probably damaged or cut short: copy it anew from where it was scanned."
+                ) from error
+
+        return tile_cache().get((self._token, level, row, column), load)
+
+
+class TiffLevel:
+    """One page of a TIFF as tiles. Thread-safe: it reads through its own file handle.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage
+    """
+
+    def __init__(self, page: Any) -> None:
+        self.size: Size = (page.imagewidth, page.imagelength)
+        self.tile: Size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+        self._page = page
+        self._columns = -(-self.size[0] // self.tile[0])
+        self._inverted = int(page.photometric) == 0
+        self._path = Path(page.parent.filehandle.path)
+        self._lock = threading.Lock()
+        self._file: Any = None
+        self._closed = False
+
+    def decode(self, row: int, column: int) -> Pixels:
+        """(h, w, 3) pixels of a tile, cut at the image's edge; white where the file has none."""
+        index = row * self._columns + column
+        height = min(self.tile[1], self.size[1] - row * self.tile[1])
+        width = min(self.tile[0], self.size[0] - column * self.tile[0])
+        raw = self._bytes(self._page.dataoffsets[index], self._page.databytecounts[index])
+        if raw is None:
+            return np.full((height, width, 3), 255, np.uint8)
+        pixels = self._page.decode(raw, index, jpegtables=self._page.jpegtables)[0][0, :height, :width]
+        if pixels.shape[:2] != (height, width):
+            raise ValueError(f"its tile has {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {width} x {height}")
+        if self._inverted:
+            pixels = 255 - pixels
+        return on_background(pixels) if pixels.shape[2] == 4 else to_rgb(self._path, pixels)
+
+    def close(self) -> None:
+        """Give the file handle back."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _bytes(self, offset: int, count: int) -> bytes | None:
+        if count == 0:
+            return None
+        with self._lock:
+            if self._closed:
+                raise SlideError(f"{self._path.name} was closed; open it again to read from it.")
+            if self._file is None:
+                self._file = self._path.open("rb")
+            self._file.seek(offset)
+            raw: bytes = self._file.read(count)
+        if len(raw) < count:
+            raise ValueError(f"the file ends {count - len(raw)} bytes too early")
+        return raw
+
+
+def _check_kind(path: Path, series: Any) -> None:
+    """Refuse what is not one plane of 8-bit grey or colour."""
+    axes, shape = str(series.axes), tuple(series.shape)
+    extra = {a: n for a, n in zip(axes, shape, strict=True) if a not in "YXS" and n > 1}
+    if extra or series.dtype not in (np.uint8, np.bool_) or (len(axes) == 3 and "S" not in axes):
+        raise SlideError(
+            f"{path.name} has pixels of type {series.dtype}, axes {axes} and shape {shape}; expected one plane of "
+            f"8-bit grey or RGB (no channels, no z-stack): export it as 8-bit RGB."
+        )
+
+
+def _by_segments(level: Any) -> bool:
+    """Whether a level can be read tile by tile."""
+    page = level.keyframe
+    photometric, compression = int(page.photometric), int(page.compression)
+    segment = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.rowsperstrip
+    plain_colour = photometric in (0, 1, 2) or (photometric == 6 and compression == 7)
+    one_page = len(level.pages) == 1 and tuple(level.shape[:2]) == (page.imagelength, page.imagewidth)
+    return bool(
+        one_page
+        and plain_colour
+        and int(page.planarconfig) == 1
+        and page.samplesperpixel in (1, 3, 4)
+        and page.bitspersample == 8
+        and 0 < segment * page.samplesperpixel <= _SEGMENT_LIMIT
+    )
+
+
+def _whole(path: Path, series: Any) -> Pixels:
+    """All pixels of a series' first level as (h, w, 3)."""
+    page = series.keyframe
+    photometric = int(page.photometric)
+    if photometric not in (0, 1, 2) and not (photometric == 6 and int(page.compression) == 7):
+        from .plain_source import open_plain
+
+        plain = open_plain(path)  # palettes and further colour spaces
+        return plain.read(0, 0, 0, *plain.level_dimensions[0])
+    try:
+        array = series.asarray()
+    except Exception as error:  # whatever tifffile and its codecs met
+        raise SlideError(
+            f"{path.name} cannot be read ({error}); it is damaged, cut short, or packed in a way that is not "
+            f"supported: copy it anew or export it again."
+        ) from error
+    array = array.reshape([n for a, n in zip(series.axes, series.shape, strict=True) if a in "YXS"])
+    kept = [a for a in series.axes if a in "YXS"]
+    if "S" in kept and kept[-1] != "S":
+        array = np.moveaxis(array, kept.index("S"), -1)
+    if photometric == 0 and array.dtype != np.bool_:
+        array = 255 - array
+    return to_rgb(path, array)
+
+
+def _mpp(tif: Any, series: Any) -> tuple[float, float] | None:
+    """OME physical size, else the resolution tags."""
+    page = series.keyframe
+    if tif.is_ome:
+        found = _ome_mpp(tif.ome_metadata, page.imagewidth, page.imagelength)
+        if found is not None:
+            return found
+    x, y, unit = (page.tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit"))
+    if x is None or y is None:
+        return None
+    return mpp_from_resolution(x.value, y.value, int(unit.value) if unit is not None else 2)
+
+
+def _ome_mpp(xml: str | None, width: int, height: int) -> tuple[float, float] | None:
+    """PhysicalSizeX/Y of the image of this size."""
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, fromstring
+
+    try:
+        root = fromstring(xml or "")
+    except (ParseError, DefusedXmlException):
+        return None
+    for element in root.iter():
+        if element.tag.rpartition("}")[2] != "Pixels":
+            continue
+        if (element.get("SizeX"), element.get("SizeY")) == (str(width), str(height)):
+            factors = [_UM.get(element.get(f"PhysicalSize{a}Unit") or "µm") for a in "XY"]
+            sizes = [element.get(f"PhysicalSize{a}") for a in "XY"]
+            try:
+                return plausible_mpp(*(float(s or "nan") * (f or float("nan")) for s, f in zip(sizes, factors)))
+            except ValueError:
+                return None
+    return None
+
+
+def _properties(tif: Any, series: Any) -> dict[str, str]:
+    page = series.keyframe
+    names = ("Make", "Model", "Software", "DateTime", "ImageDescription", "XResolution", "YResolution", "ResolutionUnit")
+    return {f"tiff.{name}": str(page.tags[name].value) for name in names if name in page.tags}
