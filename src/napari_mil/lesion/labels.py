@@ -10,7 +10,8 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..geometry import PatchGrid
+from napari_mil.geometry import PatchGrid
+
 from .classes import ClassRoles, Role
 from .model import Lesion, LesionSet, flat_parts, polygonal
 from .overlap import overlap_fractions, overlaps

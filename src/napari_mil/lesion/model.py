@@ -11,7 +11,8 @@ from typing import Any, overload
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..errors import LesionError
+from napari_mil.errors import LesionError
+
 from .classes import ClassRoles, Rgb, Role, class_color, fold
 
 
@@ -222,5 +223,5 @@ def union(geometries: Sequence[BaseGeometry]) -> BaseGeometry:
     merged: BaseGeometry = shapely.union_all(list(geometries))
     if merged.geom_type in ("Polygon", "MultiPolygon"):
         return merged
-    polygons = [g for g in flat_parts(merged) if g.geom_type == "Polygon" and not g.is_empty]
+    polygons = [g for g in flat_parts(merged) if isinstance(g, shapely.Polygon) and not g.is_empty]
     return shapely.MultiPolygon(polygons) if polygons else shapely.Polygon()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..geometry import PatchGrid
+from napari_mil.geometry import PatchGrid
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -114,7 +114,7 @@ def _edges(parts: npt.NDArray[np.object_]) -> tuple[Floats, Floats, Floats, Ints
 
 
 def _under(start: Floats, end: Floats, corner: Ints, size: tuple[int, int]) -> Floats:
-    """Integral (P,) over the patch's x-range of each edge's height above the patch's first row, clamped to the patch."""
+    """Integral (P,) over the patch's x-range of each edge above the first row, clamped to the patch."""
     x0 = corner[:, 0].astype(float)
     x = start[:, 0] - x0
     y = start[:, 1] - corner[:, 1]
@@ -124,7 +124,9 @@ def _under(start: Floats, end: Floats, corner: Ints, size: tuple[int, int]) -> F
     right = np.clip(np.maximum(x, x + run), 0, size[0])
     y_left = y + (left - x) * slope
     y_right = y + (right - x) * slope
-    return (right - left) * (_mean_positive(y_left, y_right) - _mean_positive(y_left - size[1], y_right - size[1]))
+    height = _mean_positive(y_left, y_right) - _mean_positive(y_left - size[1], y_right - size[1])
+    integral: Floats = (right - left) * height
+    return integral
 
 
 def _mean_positive(a: Floats, b: Floats) -> Floats:
@@ -133,4 +135,5 @@ def _mean_positive(a: Floats, b: Floats) -> Floats:
     top = np.maximum(high, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         crossing = top * top / (2 * (high - low))
-    return np.where(low >= 0, (a + b) / 2, np.where(high <= 0, 0.0, crossing))
+    mean: Floats = np.where(low >= 0, (a + b) / 2, np.where(high <= 0, 0.0, crossing))
+    return mean
