@@ -1,4 +1,4 @@
-"""What napari is given: array-likes over the tiles, and dask arrays over those. None of them reads a giant level whole."""
+"""What napari is given: array-likes over the tiles and dask arrays over those; none reads a giant level whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
+
 from .chain import TILE_PX
 from .source import Pixels
 from .tiles import TileId, tile_range
@@ -60,7 +61,7 @@ class Level:
         block = self._block(rows[0], rows[1], columns[0], columns[1])
         return block if rest is None else block[rest]
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
 
     def _block(self, top: int, bottom: int, left: int, right: int) -> Pixels:
@@ -82,7 +83,7 @@ class Level:
         return out
 
 
-class LevelArray(da.Array):  # type: ignore[misc]
+class LevelArray(da.Array):
     """A dask array that refuses to become one giant numpy array; its slices are ordinary dask arrays.
 
     The layer controls' resolution drop-down of napari asks a level for all its pixels, 10.8 GB of a large slide.
@@ -92,17 +93,17 @@ class LevelArray(da.Array):  # type: ignore[misc]
 
     def compute(self, **kwargs: Any) -> Any:
         """As dask's, for a level of at most `WHOLE_LIMIT_BYTES`. Raises SlideError beyond."""
-        refuse_giant(self.nbytes, "The slide", self.shape)
-        return super().compute(**kwargs)
+        refuse_giant(int(self.nbytes), "The slide", self.shape)
+        return super().compute(**kwargs)  # type: ignore[no-untyped-call]
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        refuse_giant(self.nbytes, "The slide", self.shape)
-        return super().__array__(*args, **kwargs)
+        refuse_giant(int(self.nbytes), "The slide", self.shape)
+        return super().__array__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def dask_level(level: Level, name: str) -> LevelArray:
     """A dask array (h, w, 3) over a level, one chunk per tile; a millisecond to build whatever the slide's size."""
-    array = da.from_array(
+    array = da.from_array(  # type: ignore[no-untyped-call]
         level,
         chunks=level.chunks,
         asarray=False,
@@ -111,7 +112,7 @@ def dask_level(level: Level, name: str) -> LevelArray:
         name=name,
         meta=np.empty((0, 0, 0), "u1"),
     )
-    return LevelArray(array.dask, array.name, array.chunks, meta=array._meta)
+    return LevelArray(array.dask, array.name, array.chunks, meta=array._meta)  # type: ignore[no-untyped-call]
 
 
 def refuse_giant(n_bytes: int, title: str, shape: tuple[int, ...]) -> None:

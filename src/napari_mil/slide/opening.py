@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
+
 from .plain_source import check_size, open_plain
 from .slide import Slide
 from .source import PixelSource

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
+
 from .source import Pixels, Size, mpp_from_resolution, on_background, plausible_mpp
 
 _EXACT = 1 / 512  # of a pixel: below this OpenSlide draws a level without interpolation

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
+
 from .source import GIANT_PX, Pixels, Size, on_background
 
 _MOST_PIXELS = 400_000_000  # 1.2 GB in memory

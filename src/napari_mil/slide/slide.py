@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
+
 from .cache import tile_cache
 from .chain import plan_chain
 from .levels import Level, dask_level, refuse_giant
@@ -76,7 +77,7 @@ class Slide:
 
     @property
     def mpp_source(self) -> str | None:
-        """"file", "user", or None."""
+        """ "file", "user", or None."""
         return self._mpp_source
 
     def set_mpp(self, mpp: float | Sequence[float] | None) -> None:

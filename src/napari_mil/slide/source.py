@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
 
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]

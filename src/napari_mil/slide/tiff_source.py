@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
+
 from .cache import new_token, tile_cache
 from .plain_source import PlainSource, check_size, to_rgb
 from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, on_background, plausible_mpp
 
 _SEGMENT_LIMIT = 64 * 1024**2  # bytes of one decoded tile or strip
+_RESOLUTION = ("XResolution", "YResolution", "ResolutionUnit")
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 
 
@@ -246,7 +248,7 @@ def _mpp(tif: Any, series: Any) -> tuple[float, float] | None:
         found = _ome_mpp(tif.ome_metadata, page.imagewidth, page.imagelength)
         if found is not None:
             return found
-    x, y, unit = (page.tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit"))
+    x, y, unit = (page.tags.get(name) for name in _RESOLUTION)
     if x is None or y is None:
         return None
     return mpp_from_resolution(x.value, y.value, int(unit.value) if unit is not None else 2)
@@ -268,7 +270,9 @@ def _ome_mpp(xml: str | None, width: int, height: int) -> tuple[float, float] | 
             factors = [_UM.get(element.get(f"PhysicalSize{a}Unit") or "µm") for a in "XY"]
             sizes = [element.get(f"PhysicalSize{a}") for a in "XY"]
             try:
-                return plausible_mpp(*(float(s or "nan") * (f or float("nan")) for s, f in zip(sizes, factors)))
+                return plausible_mpp(
+                    *(float(s or "nan") * (f or float("nan")) for s, f in zip(sizes, factors, strict=True))
+                )
             except ValueError:
                 return None
     return None
@@ -276,5 +280,5 @@ def _ome_mpp(xml: str | None, width: int, height: int) -> tuple[float, float] | 
 
 def _properties(tif: Any, series: Any) -> dict[str, str]:
     page = series.keyframe
-    names = ("Make", "Model", "Software", "DateTime", "ImageDescription", "XResolution", "YResolution", "ResolutionUnit")
+    names = ("Make", "Model", "Software", "DateTime", "ImageDescription", *_RESOLUTION)
     return {f"tiff.{name}": str(page.tags[name].value) for name in names if name in page.tags}

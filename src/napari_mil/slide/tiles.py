@@ -1,4 +1,4 @@
-"""The tiles of a slide's chain of levels: read, halved, kept in the cache; a tile that fails is grey and not retried."""
+"""The tiles of a slide's levels: read, halved, kept in the cache; one that fails is grey and not retried."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SlideError
+from napari_mil.errors import SlideError
+
 from .cache import Key, TileCache, new_token
 from .chain import TILE_PX, ChainLevel
 from .source import Pixels, PixelSource
@@ -68,7 +69,7 @@ class Tiles:
         except SlideError as error:
             if self.closed:
                 raise
-            self._fail(id, str(error))
+            self.fail(id, str(error))
             return self._grey(id)
 
     def peek(self, id: TileId) -> Pixels | None:
@@ -114,7 +115,8 @@ class Tiles:
         finer[:, filled_x:] = finer[:, filled_x - 1 : filled_x]
         return halve(finer)
 
-    def _fail(self, id: TileId, sentence: str) -> None:
+    def fail(self, id: TileId, sentence: str) -> None:
+        """Note that a tile cannot be read; it is grey from now on and not tried again."""
         with self._lock:
             self._failed.add(id)
             if sentence not in self.problems and len(self.problems) < _MOST_PROBLEMS:
