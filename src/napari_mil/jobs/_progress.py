@@ -70,4 +70,5 @@ class ProgressMeter:
             weight = 1.0 if self._rate is None else 1.0 - math.exp(-elapsed / _MEMORY_SECONDS)
             self._rate = pace if self._rate is None else self._rate + weight * (pace - self._rate)
             self._fraction, self._when = fraction, now
-        return None if self._rate is None else (1.0 - fraction) / self._rate
+        # slower than a thousand years is no pace to speak of
+        return None if self._rate is None or self._rate < 1e-11 else (1.0 - fraction) / self._rate

@@ -272,7 +272,8 @@ class JobRunner:
     def _on_end(self, job: Job, frame: Frame) -> None:
         if frame.get("recycle"):
             self._drop_child()
-        if frame["phase"] == "cancelled" or (job.keep is not None and frame["phase"] == "failed"):
+        wished = job.keep is not None and (frame["phase"] == "failed" or job.keep == "discard")
+        if frame["phase"] == "cancelled" or wished:
             self._finish_cancelled(job)
         elif frame["phase"] == "failed":
             self._finish("failed", error=frame["error"])
