@@ -13,7 +13,7 @@ DEMO = $(BIN)/python tests/acceptance/first_ten_minutes.py --out demo-output
 HAS_DISPLAY = [ "$$(uname -s)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]
 ON_DISPLAY = if $(HAS_DISPLAY); then show=; elif command -v xvfb-run >/dev/null; then show='xvfb-run -a -s "$(SCREEN)"'; else show=none; fi
 # on two cores two tests at a time; threads of numerical libraries would only fight each other
-QUIET = OMP_NUM_THREADS=1 PYTHONHASHSEED=0
+QUIET = OMP_NUM_THREADS=1
 
 .PHONY: demo test lint types floors tests docs clean
 .DEFAULT_GOAL := test
@@ -40,10 +40,10 @@ floors: $(READY)
 
 # First all that needs no canvas, in parallel and offscreen; then the canvas, one at a time on a display.
 tests: $(READY)
-	$(QUIET) QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -n 2 --dist loadfile -m "not canvas" -q $(ARGS)
+	$(QUIET) QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -n 2 --dist loadfile -m "not canvas" $(ARGS)
 	@$(ON_DISPLAY); if [ "$$show" = none ]; then \
 	echo "Tests of the canvas are left out: no display, and no Xvfb to make one (sudo apt-get install xvfb xauth)."; else \
-	eval "$(QUIET) LIBGL_ALWAYS_SOFTWARE=1 $$show $(BIN)/python -m pytest -m canvas -q $(ARGS)"; code=$$?; \
+	eval "$(QUIET) LIBGL_ALWAYS_SOFTWARE=1 $$show $(BIN)/python -m pytest -m canvas $(ARGS)"; code=$$?; \
 	if [ $$code = 5 ]; then echo "No test of the canvas was found."; code=0; fi; exit $$code; fi
 
 docs: $(READY)

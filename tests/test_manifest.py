@@ -1,0 +1,137 @@
+"""The plugin as napari sees it: manifest, what it points to, settings, and the wheel that carries it."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import importlib.util
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    return PluginManifest.from_distribution("napari-mil")
+
+
+def test_the_manifest_is_valid_and_its_own(manifest: PluginManifest) -> None:
+    assert manifest.name == "napari-mil"
+    assert manifest.package_version == metadata.version("napari-mil")
+    at_root, packaged = ROOT / "napari.yaml", ROOT / "src" / "napari_mil" / "napari.yaml"
+    if at_root.exists():  # a link; where links are not to be had it is a file with the way to the real one
+        assert at_root.read_text() in (packaged.read_text(), "src/napari_mil/napari.yaml")
+
+
+def test_every_command_exists(manifest: PluginManifest) -> None:
+    for command in manifest.contributions.commands:
+        module, name = command.python_name.split(":")
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not there yet")
+        assert callable(getattr(importlib.import_module(module), name)), command.python_name
+
+
+def test_every_contribution_has_its_command(manifest: PluginManifest) -> None:
+    contributions = manifest.contributions
+    known = {command.id for command in contributions.commands}
+    used = [
+        *contributions.readers,
+        *contributions.writers,
+        *contributions.widgets,
+        *contributions.sample_data,
+        *(item for items in contributions.menus.values() for item in items),
+    ]
+    assert {item.command for item in used} == known
+    from napari._app_model.constants._menus import is_menu_contributable
+
+    assert all(is_menu_contributable(menu) for menu in contributions.menus)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("a.svs", True),
+        ("CMU-1 [sub].ndpi", True),
+        ("a.ome.tif", True),
+        ("outlines.geojson", True),
+        ("photo.png", False),
+        ("notes.json", False),
+    ],
+)
+def test_the_reader_claims_slides_and_outlines_only(manifest: PluginManifest, name: str, ours: bool) -> None:
+    patterns = [p for reader in manifest.contributions.readers for p in reader.filename_patterns]
+    assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns) == ours
+
+
+def test_settings_are_kept_by_napari_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import napari.settings
+
+    from napari_mil._settings import Settings, read_settings
+
+    monkeypatch.setattr(napari.settings, "_PLUGIN_SETTINGS", {})
+    kept = napari.settings.get_plugin_settings("napari-mil", path_dir=tmp_path)
+    assert read_settings() == Settings()  # the defaults of napari.yaml are those of the class
+    kept.slides.tile_cache_mb = 64
+    kept.lesions.autosave_seconds = 1.0
+    kept.computing.device = "cpu"
+    assert read_settings() == Settings(64, 1.0, "cpu")
+    assert read_settings().tile_cache_bytes == 64 * 2**20
+    with pytest.raises(ValueError, match="abacus"):
+        kept.computing.device = "abacus"
+    with pytest.raises(ValueError, match=r"less than or equal to 5"):
+        kept.lesions.autosave_seconds = 60.0
+
+
+def test_without_a_manifest_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    import napari.settings
+
+    from napari_mil._settings import Settings, read_settings
+
+    monkeypatch.setattr(napari.settings, "_PLUGIN_SETTINGS", {"another-plugin": object()})
+    assert read_settings() == Settings()
+    assert read_settings().tile_cache_bytes is None
+
+
+def test_every_setting_acts() -> None:
+    """A setting that nothing reads is a lie in the preferences."""
+    from dataclasses import fields
+
+    from napari_mil._settings import Settings
+
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py") if path.name != "_settings.py"
+    )
+    assert "read_settings(" in source
+    for field in fields(Settings):
+        name = "tile_cache_bytes" if field.name == "tile_cache_mb" else field.name
+        assert f".{name}" in source, f"{field.name} is declared, but nothing reads it"
+
+
+def test_the_wheel_and_the_source_archive_carry_the_manifest(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    assert {"napari_mil/napari.yaml", "napari_mil/py.typed", "napari_mil/sample/cohort.py"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if not name.startswith("napari_mil")]
+
+    import tarfile
+
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        members = archive.getmembers()
+    assert not [m.name for m in members if m.issym() or m.islnk()]  # Windows cannot make them without rights
+    assert any(m.name.endswith("src/napari_mil/napari.yaml") for m in members)
