@@ -39,15 +39,13 @@ def hover_text(
     row = table.iloc[index]
     left, top = grid.coords[index]
     width, height = grid.patch_px_level0
+    where = f"patch {index} at x {left:,}, y {top:,}, {width} × {height} px"
+    if np.isnan(row["score"]):
+        return f"no score · {where}"
     return (
-        f"score {row['score']:.4g} · rank {int(row['rank']):,} of {len(table):,} · "
-        f"percentile {_percent(float(row['percentile'])):.1f} · "
-        f"patch {index} at x {left:,}, y {top:,}, {width} × {height} px"
+        f"score {row['score']:.4g} · rank {row['rank']:,.0f} of {len(table):,} · "
+        f"percentile {row['percentile']:.1f} · {where}"
     )
-
-
-def _percent(value: float) -> float:
-    return value * 100
 
 
 class Hover:

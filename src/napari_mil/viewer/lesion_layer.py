@@ -90,6 +90,7 @@ class LesionLayer:
         self._current = next(iter(self._classes), "Tumor")
         self._busy = False
         self._drawing = False
+        self._mended: set[str] = set()  # lesions whose shape must be drawn anew from the truth
         self._history: History[_State] = History(_State(LesionSet(), ()))
         self.layer: Shapes = view.make_layer(name, mpp, tag("lesions", slide_id, mpp=mpp))
         self._width = view.WidthFollower(viewer, self.layer)
@@ -273,7 +274,8 @@ class LesionLayer:
 
     def _on_features(self, _: Any = None) -> None:
         # pasting adds shapes without a data event
-        if not self._busy and not self._drawing and self.layer.nshapes > len(self._history.present.outlines):
+        quiet = not (self._busy or self._drawing or self._later.waiting)
+        if quiet and self.layer.nshapes > len(self._history.present.outlines):
             self._absorb("added", None)
 
     def _absorb(self, action: str, event: Any) -> None:
@@ -286,9 +288,10 @@ class LesionLayer:
             self._say_locked([x for x in state.lesions if x.id in touched])
             self._later.call()
             return
-        new = self._absorbed(state, edit)
         if edit.label is not None:
-            self._commit(edit.label, new)
+            self._commit(edit.label, self._absorbed(state, edit))
+        if edit.off:
+            self._mended |= edit.touched_ids | set(edit.new_ids)
         if edit.off or edit.label is None:
             self._later.call()
         else:
@@ -340,9 +343,7 @@ class LesionLayer:
     # ---- from the truth to the view
 
     def _with(self, lesions: Iterable[Lesion]) -> LesionSet:
-        from napari_mil.lesion import LesionSet
-
-        return LesionSet(tuple(lesions))
+        return self.lesions.with_lesions(lesions)
 
     def _commit(self, label: str, state: _State) -> None:
         self._history.do(label, state)
@@ -354,7 +355,8 @@ class LesionLayer:
         self._busy = True
         try:
             target = self._history.present
-            outlines = view.render(self.layer, target.outlines)
+            outlines = view.render(self.layer, _mended(target, self._mended))
+            self._mended.clear()
             self._history.replace(_State(target.lesions, outlines))
             self._decorate()
             self.layer.selected_data = {i for i, o in enumerate(outlines) if o.lesion_id in chosen}
@@ -418,3 +420,11 @@ def _outlines(lesions: LesionSet, known: _State | None = None) -> tuple[Outline,
         same = geometry.get(lesion.id) is lesion.geometry and lesion.id in old
         found += old[lesion.id] if same else outlines_of(lesion.id, lesion.geometry)
     return tuple(found)
+
+
+def _mended(state: _State, ids: set[str]) -> tuple[Outline, ...]:
+    """The state's outlines, those of some lesions made anew from their geometry."""
+    if not ids:
+        return state.outlines
+    anew = [o for lesion in state.lesions if lesion.id in ids for o in outlines_of(lesion.id, lesion.geometry)]
+    return (*(outline for outline in state.outlines if outline.lesion_id not in ids), *anew)

@@ -102,15 +102,15 @@ def decorate(layer: Shapes, lesions: Sequence[Lesion], classes: Mapping[str, Col
         "class": np.array([lesion.label for lesion in lesions], dtype=object),
         "name": np.array([lesion.name for lesion in lesions], dtype=object),
     }
-    if lesions:
-        colors = np.array([color_of(lesion, classes) for lesion in lesions], dtype=float) / 255
-        alpha = np.array([LOCKED_FACE_ALPHA if lesion.locked else FACE_ALPHA for lesion in lesions])
-        edge = np.column_stack([colors, np.ones(len(lesions))])
-        face = np.column_stack([colors, alpha])
-        if not np.allclose(edge, layer.edge_color):
-            layer.edge_color = edge
-        if not np.allclose(face, layer.face_color):
-            layer.face_color = face
+    layer.feature_defaults = {"id": "", "class": "", "name": ""}  # napari's own would repeat the last row
+    colors = np.array([color_of(lesion, classes) for lesion in lesions], dtype=float).reshape(-1, 3) / 255
+    alpha = np.array([LOCKED_FACE_ALPHA if lesion.locked else FACE_ALPHA for lesion in lesions])
+    edge, face = np.column_stack([colors, np.ones(len(lesions))]), np.column_stack([colors, alpha])
+    # a drawing given up leaves its colours behind in napari, so lengths are compared, too
+    if edge.shape != np.shape(layer.edge_color) or not np.allclose(edge, layer.edge_color):
+        layer.edge_color = edge
+    if face.shape != np.shape(layer.face_color) or not np.allclose(face, layer.face_color):
+        layer.face_color = face
     layer.text.visible = 0 < len(lesions) <= MAX_TEXTS and any(lesion.name for lesion in lesions)
 
 
@@ -142,6 +142,11 @@ class Later:
             self._timer.setSingleShot(True)
             self._timer.timeout.connect(self._run)
         self._timer.start(0)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call is to come."""
+        return self._timer is not None and self._timer.isActive()
 
     def _run(self) -> None:
         if self._function is not None:

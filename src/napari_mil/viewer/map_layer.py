@@ -29,9 +29,9 @@ def layer_name(title: str, normalisation: str, badge: str | None, smoothed: bool
 
 
 def contrast_limits(data: npt.NDArray[Any], normalisation: str) -> tuple[float, float]:
-    """Ends of the colour bar: 0–1 for percentiles, else the finite range (never empty)."""
+    """Ends of the colour bar: 0–100 for percentiles, else the finite range (never empty)."""
     if normalisation == "percentile":
-        return 0.0, 1.0
+        return 0.0, 100.0
     finite = data[np.isfinite(data)]
     if finite.size == 0:
         return 0.0, 1.0
