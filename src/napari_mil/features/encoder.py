@@ -198,5 +198,5 @@ _NOTES = {
     "resnet18": "ResNet-18 of ImageNet, 512 numbers a patch: quicker than ResNet-50 and a little weaker.",
     "texture": TEXTURE_NOTE,
 }
-_DIMS = {"resnet50": 1024, "resnet18": 512, "texture": 98}
+_DIMS = {"resnet50": 1024, "resnet18": 512, "texture": 124}
 _LICENCES = {"resnet50": _IMAGENET, "resnet18": _IMAGENET, "texture": "BSD-3-Clause"}

