@@ -11,7 +11,7 @@ from psygnal import Signal
 from .background import Background
 
 if TYPE_CHECKING:
-    from napari_mil.jobs import Job, JobRunner, JobStatus
+    from napari_mil.jobs import Job, JobRunner, JobStatus, UnfinishedJob
 
 Finished = Callable[["JobStatus"], object]
 
@@ -38,6 +38,7 @@ class JobDesk:
         self._runner: JobRunner | None = None
         self._jobs: list[Job] = []
         self._then: dict[str, Finished] = {}
+        self._reported: dict[str, int] = {}  # reports of each job that were handed on
         self.status: JobStatus | None = None
 
     @property
@@ -61,7 +62,13 @@ class JobDesk:
 
     def submit(self, spec: Any, then: Finished | None = None) -> Job:
         """Hand in a job; `then(status)` is called in the window's thread once it is done."""
-        job = self.runner.submit(spec)
+        return self._follow(self.runner.submit(spec), then)
+
+    def resume(self, unfinished: UnfinishedJob) -> Job:
+        """Go on with a job that was interrupted."""
+        return self._follow(self.runner.resume(unfinished), None)
+
+    def _follow(self, job: Job, then: Finished | None) -> Job:
         self._jobs.append(job)
         if then is not None:
             self._then[job.id] = then
@@ -69,30 +76,32 @@ class JobDesk:
         return job
 
     def _arrived(self, job: Job, status: JobStatus) -> None:
+        for report in job.reports[self._reported.get(job.id, 0) :]:
+            self._reported[job.id] = self._reported.get(job.id, 0) + 1
+            self.report.emit(report)
         if job is self.running or status.finished:
             self.status = status
-        if status.report is not None:
-            self.report.emit(status.report)
-        if status.finished:
-            self._jobs = [j for j in self._jobs if j is not job]
-            then = self._then.pop(job.id, None)
-            self.changed.emit(status)
-            if then is not None:
-                then(status)
-            self.finished.emit(status)
-        elif job is self.running:
-            self.changed.emit(status)
+        if not status.finished:
+            if job is self.running:
+                self.changed.emit(status)
+            return
+        self._jobs = [j for j in self._jobs if j is not job]
+        then = self._then.pop(job.id, None)
+        self.changed.emit(status)
+        if then is not None:
+            then(status)
+        self.finished.emit(status)
 
     def cancel(self, keep: str = "best") -> None:
         """Stop the running job; `keep` is what stays of a training run: best, last or discard."""
         if self.running is not None:
             self.running.cancel(keep=keep)
 
-    def unfinished(self, folder: Path) -> list[Any]:
-        """Jobs of this project that stopped without an end (window closed, power lost)."""
+    def unfinished(self, folder: Path) -> list[UnfinishedJob]:
+        """Jobs of this project that stopped without an end (window closed, power lost) and can go on."""
         from napari_mil.jobs import unfinished_jobs
 
-        return list(unfinished_jobs(folder))
+        return [job for job in unfinished_jobs(folder) if job.resume_spec is not None]
 
     def warm_up(self) -> None:
         """Start the child now, so that the first job needn't wait for it."""

@@ -313,7 +313,9 @@ class Models:
         from napari_mil.jobs import PredictJob
 
         run = self.run
-        spec = PredictJob(project=str(session.project.folder), run=str(run), slide_ids=slide_ids)
+        spec = PredictJob(
+            project=str(session.project.folder), run=str(run), slide_ids=slide_ids, device=session.settings.device
+        )
 
         def predicted(status: JobStatus) -> None:
             here = session.stage.slide_id
@@ -485,7 +487,7 @@ class Models:
             return
         out = (target if target.is_dir() else target.parent) / f"{bundle.name}-maps"
         session.desk.submit(
-            ApplyJob(bundle=str(bundle), slides=[str(p) for p in slides], out=str(out)),
+            ApplyJob(bundle=str(bundle), slides=[str(p) for p in slides], out=str(out), device=session.settings.device),
             lambda status: self._applied(status, out, slides),
         )
 

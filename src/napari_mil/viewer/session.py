@@ -15,6 +15,7 @@ from napari_mil.errors import MilError
 from .background import Background, sentence_of
 from .desk import JobDesk
 from .models import Models
+from .settings import apply_cache_limit, read_settings
 from .stage import Stage
 from .thumbnails import slide_thumbnail
 
@@ -30,9 +31,9 @@ RECENT_AT_MOST = 10
 
 def recent_file() -> Path:
     """Where the list of recent projects is kept."""
-    import platformdirs
+    from napari_mil.features.weights import cache_folder
 
-    return Path(platformdirs.user_config_dir("napari-mil", appauthor=False)) / "recent.json"
+    return cache_folder() / "recent.json"
 
 
 class Session:
@@ -65,6 +66,8 @@ class Session:
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer = viewer
         self.project: Project | None = None
+        self.settings = read_settings()
+        apply_cache_limit(self.settings)
         self.background = Background()
         self.desk = JobDesk(self.background)
         self.stage = Stage(self)
@@ -126,8 +129,8 @@ class Session:
         """Make a project beside a folder of slides, or beside a table, and open it."""
         from napari_mil.study import Project
 
-        base = source if source.is_dir() else source.parent
-        target = folder or base / (f"{source.name}-mil" if source.is_dir() else f"{source.stem}-mil")
+        name = source.name if source.is_dir() else source.stem
+        target = folder or source.parent / f"{name}-mil"
         if (target / "project.json").exists():
             self.say(f"{target.name} is a project already; it is opened.")
             self.open_project(target)
@@ -403,6 +406,7 @@ class Session:
                 project=str(self.project.folder),
                 slide_ids=list(slide_ids) if slide_ids is not None else None,
                 retry_failed=retry_failed,
+                device=self.settings.device,
             )
         )
 
@@ -427,8 +431,8 @@ class Session:
     def resume_unfinished(self) -> None:
         """Go on with what was interrupted."""
         for unfinished in self._unfinished:
-            self.models.expect(unfinished.spec)
-            self.desk.submit(unfinished.resume())
+            self.models.expect(unfinished.resume_spec)
+            self.desk.resume(unfinished)
         self._unfinished = []
         self.project_changed.emit()
 

@@ -69,7 +69,7 @@ class Stage:
         self.patches_pending = False
         self.showing_tissue = False
         self.showing_patches = False
-        self.autosave = Autosave(self._save_lesions)
+        self.autosave = Autosave(self._save_lesions, session.settings.autosave_seconds)
         self.autosave.saved.connect(self._lesions_saved)
         self.autosave.failed.connect(lambda sentence: session.say(sentence, "error"))
         self._patches_soon = self._timer(PATCHES_SOON_MS, self._work_out_patches)

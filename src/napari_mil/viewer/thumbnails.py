@@ -10,14 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mil.features.weights import cache_folder
+
 SIDE_PX = 128
-
-
-def cache_folder() -> Path:
-    """Where thumbnails are kept."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("napari-mil", appauthor=False)) / "thumbnails"
 
 
 def slide_thumbnail(path: Path, side_px: int = SIDE_PX) -> npt.NDArray[Any]:
@@ -26,7 +21,7 @@ def slide_thumbnail(path: Path, side_px: int = SIDE_PX) -> npt.NDArray[Any]:
 
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{side_px}".encode()).hexdigest()[:32]
-    kept = cache_folder() / f"{key}.png"
+    kept = cache_folder() / "thumbnails" / f"{key}.png"
     if kept.exists():
         with Image.open(kept) as image:
             return np.asarray(image.convert("RGB"))

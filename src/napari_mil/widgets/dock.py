@@ -9,6 +9,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QMenu, QStackedWidget, QTabBar, QToolButton, QVBoxLayout, QWidget
 
 from napari_mil.viewer.session import Session
+from napari_mil.viewer.settings import async_slicing, set_async_slicing
 
 from .features_page import FeaturesPage
 from .job_strip import JobStrip
@@ -90,6 +91,11 @@ class MilDock(QWidget):
         menu = QMenu(self.menu_button)
         menu.addAction("Close project", self.session.close_project)
         menu.addAction("Save now", self._save_now)
+        asynchronous = menu.addAction("Slice in the background (napari's async slicing)")
+        assert asynchronous is not None
+        asynchronous.setCheckable(True)
+        asynchronous.setChecked(async_slicing())
+        asynchronous.toggled.connect(set_async_slicing)
         self.menu_button.setMenu(menu)
         header.addWidget(self.name, 1)
         header.addWidget(self.menu_button)

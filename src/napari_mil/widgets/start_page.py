@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QLabel, QListWidget, QListWidgetItem
 
-from .parts import RESEARCH_USE, Action, Note, Page, Section
+from .parts import Action, Page, Section
 from .table_dialog import choose_table_columns
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ class StartPage(Page):
         section.add(self.recent)
         self.body.addWidget(section)
         self.body.addStretch(1)
-        self.body.addWidget(Note(RESEARCH_USE))
         session.project_changed.connect(self.refresh)
         self.refresh()
 

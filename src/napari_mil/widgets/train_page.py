@@ -155,6 +155,7 @@ class TrainPage(Page):
             self.device.clear()
             for name, text in devices.items():
                 self.device.addItem(text, name)
+            self.device.setCurrentIndex(max(0, self.device.findData(self.session.settings.device)))
         runs = self.session.models.runs
         if [self.runs.itemData(i) for i in range(self.runs.count())] != runs:
             self.runs.clear()

@@ -1,0 +1,61 @@
+"""The plugin's settings in napari's preferences, with what holds where napari has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person set under Preferences › MIL.
+
+    Attributes
+    ----------
+    tile_cache_mb : int
+        Memory for decoded tiles; 0 leaves it to the machine's memory.
+    autosave_seconds : float
+        How long a change to an outline may wait.
+    device : str
+        auto, cpu, cuda or mps.
+    """
+
+    tile_cache_mb: int = 0
+    autosave_seconds: float = 3.0
+    device: str = "auto"
+
+
+def read_settings() -> Settings:
+    """The settings as they are now; the defaults where the plugin is not known to napari."""
+    from napari.settings import get_plugin_settings
+
+    try:
+        own = get_plugin_settings("napari-mil")
+        return Settings(
+            tile_cache_mb=int(own.slides.tile_cache_mb),  # type: ignore[attr-defined]
+            autosave_seconds=float(own.lesions.autosave_seconds),  # type: ignore[attr-defined]
+            device=str(own.computing.device),  # type: ignore[attr-defined]
+        )
+    except (KeyError, AttributeError, ValueError):
+        return Settings()
+
+
+def apply_cache_limit(settings: Settings) -> None:
+    """Give the tile cache the size that was asked for."""
+    if settings.tile_cache_mb:
+        from napari_mil.slide import set_cache_limit
+
+        set_cache_limit(settings.tile_cache_mb * 2**20)
+
+
+def async_slicing() -> bool:
+    """Whether napari slices outside the window's thread."""
+    from napari.settings import get_settings
+
+    return bool(get_settings().experimental.async_)
+
+
+def set_async_slicing(on: bool) -> None:
+    """Switch it, because the person asked for it."""
+    from napari.settings import get_settings
+
+    get_settings().experimental.async_ = on
