@@ -54,7 +54,7 @@ class Painter:
     def _develop(self, h: npt.NDArray[np.uint8], e: npt.NDArray[np.uint8], rng: np.random.Generator) -> Rgb:
         """Add grain to the canvases (changed) and look the colours up; each slide has its own strength and hue."""
         strength = rng.uniform(0.88, 1.12, 2)
-        hue = rng.normal(0, 0.012, (2, 3))
+        hue = rng.normal(0, 1, (2, 3)) * [[0.012], [0.007]]
         glass = np.array([246.0, 245.0, 247.0]) + rng.uniform(-2, 2)
         full = (h.shape[0], h.shape[1])
         h += cover(self.noise, full, rng)
