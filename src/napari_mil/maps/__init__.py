@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from .compare import cells_of, compare_maps, lesion_share
+from .export import export_map, load_map
+from .geometry import check_geometry
+from .ranking import auroc, average_precision, midranks, pearson, spearman
 from .raster import AttentionMap, Normalisation, attention_map, normalise, patch_values
 from .table import patch_table
 
@@ -9,7 +13,18 @@ __all__ = [
     "AttentionMap",
     "Normalisation",
     "attention_map",
+    "auroc",
+    "average_precision",
+    "cells_of",
+    "check_geometry",
+    "compare_maps",
+    "export_map",
+    "lesion_share",
+    "load_map",
+    "midranks",
     "normalise",
     "patch_table",
     "patch_values",
+    "pearson",
+    "spearman",
 ]

@@ -6,7 +6,7 @@ Why a raster and not a shape per patch: 100,000 patches in a few milliseconds, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from .ranking import midranks
 
 Normalisation = Literal["raw", "softmax", "percentile", "rank"]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 MAX_CELLS = 2**26  # 256 MB of float32; beyond it cells are doubled until it fits
 FINER = 4  # cells across a stride when patches lie on several lattices: no edge is off by more than 1/8 stride
@@ -59,7 +60,8 @@ class AttentionMap:
         """Centres of the columns (cols,) and of the rows (rows,) in level-0 pixels."""
         rows, cols = self.data.shape
         (ox, oy), (cx, cy) = self.origin_px_level0, self.cell_px_level0
-        return ox + (np.arange(cols) + 0.5) * cx, oy + (np.arange(rows) + 0.5) * cy
+        x, y = np.arange(cols, dtype=np.float64), np.arange(rows, dtype=np.float64)
+        return ox + (x + 0.5) * cx, oy + (y + 0.5) * cy
 
     def at(self, xy: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Values at level-0 points (…, 2) as (x, y); NaN outside the raster."""
@@ -71,7 +73,7 @@ class AttentionMap:
         return np.where(inside, self.data[row, column], np.float32(np.nan)).astype(np.float32)
 
 
-def normalise(scores: npt.ArrayLike, normalisation: Normalisation) -> npt.NDArray[np.float64]:
+def normalise(scores: npt.ArrayLike, normalisation: Normalisation) -> Floats:
     """Scores (N,) as they are shown; patches whose score is NaN stay NaN and count in no sum or rank.
 
     "raw": as they are. "softmax": exp(s) / Σ exp(s), adding up to 1. "percentile": 100 × mid-rank / N, 100 for the
@@ -120,52 +122,88 @@ def attention_map(grid: PatchGrid, scores: npt.ArrayLike, *, normalisation: Norm
         hint = " Pick the column of one class." if array.ndim == 2 and len(array) == len(grid) else ""
         raise MilError(f"Scores have shape {array.shape}; expected ({len(grid)},), one for each patch.{hint}")
     values = normalise(array, normalisation)
-    origin = grid.coords.min(axis=0)
-    cell = _cell_size(grid, origin)
-    first, count = _cover(grid, origin, cell)
-    data = _paint(first, count, values)
-    scale, translate = raster_transform(origin.tolist(), cell.tolist(), grid.mpp)
+    x, y = _axes(grid)
+    x, y = _coarse_enough(x, y, grid)
+    scale, translate = raster_transform((x.origin, y.origin), (x.cell, y.cell), grid.mpp)
     return AttentionMap(
-        data=data,
+        data=_paint(x, y, values),
         scale=scale,
         translate=translate,
         normalisation=normalisation,
-        cell_px_level0=(int(cell[0]), int(cell[1])),
-        origin_px_level0=(int(origin[0]), int(origin[1])),
-        bound_um=float((np.abs(first * cell - grid.coords + origin).max(axis=0) * np.asarray(grid.mpp)).max()),
+        cell_px_level0=(x.cell, y.cell),
+        origin_px_level0=(x.origin, y.origin),
+        bound_um=max(x.bound * grid.mpp[0], y.bound * grid.mpp[1]),
         mpp=grid.mpp,
     )
 
 
-def patch_values(amap: AttentionMap, grid: PatchGrid) -> npt.NDArray[np.float64]:
+def patch_values(amap: AttentionMap, grid: PatchGrid) -> Floats:
     """Mean (N,) of a map over the cells that each patch of a grid covers, empty cells left out; NaN with none."""
     rows, cols = amap.data.shape
-    origin, cell = np.asarray(amap.origin_px_level0), np.asarray(amap.cell_px_level0)
-    first, count = _cover(grid, origin, cell)
+    x, y = (
+        _Axis.of(grid.coords[:, k], amap.origin_px_level0[k], amap.cell_px_level0[k], grid.patch_px_level0[k])
+        for k in (0, 1)
+    )
     total, known = np.zeros(len(grid)), np.zeros(len(grid))
-    for dx in range(int(count[:, 0].max(initial=0))):
-        for dy in range(int(count[:, 1].max(initial=0))):
-            x, y = first[:, 0] + dx, first[:, 1] + dy
-            use = (dx < count[:, 0]) & (dy < count[:, 1]) & (x >= 0) & (x < cols) & (y >= 0) & (y < rows)
-            value = np.where(use, amap.data[np.where(use, y, 0), np.where(use, x, 0)], np.nan)
+    for dx in range(x.most):
+        for dy in range(y.most):
+            column, row = x.first + dx, y.first + dy
+            use = (dx < x.count) & (dy < y.count) & (column >= 0) & (column < cols) & (row >= 0) & (row < rows)
+            value = np.where(use, amap.data[np.where(use, row, 0), np.where(use, column, 0)], np.nan)
             here = ~np.isnan(value)
             total[here] += value[here]
             known += here
-    return np.divide(total, known, out=np.full(len(grid), np.nan), where=known > 0)
+    with np.errstate(invalid="ignore"):
+        return total / known
 
 
-def _cell_size(grid: PatchGrid, origin: Ints) -> Ints:
-    """Cell (x, y) in whole level-0 px: the stride, or finer where patches are on several lattices."""
-    stride = np.asarray(grid.stride_px_level0, dtype=np.int64)
-    cell = np.array([_axis_cell(grid.coords[:, k] - origin[k], int(stride[k])) for k in (0, 1)], dtype=np.int64)
-    extent = grid.coords.max(axis=0) - origin + np.asarray(grid.patch_px_level0)
-    while np.prod(np.ceil(extent / cell)) > MAX_CELLS:
-        cell = cell * 2
-    return cell
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """Cells along x or y: the first that each patch covers, and how many (one number when all cover as many)."""
+
+    origin: int
+    cell: int
+    first: Ints  # (N,)
+    count: Ints | int  # (N,)
+    bound: int  # level-0 px between a patch and its first cell, at most
+
+    @classmethod
+    def of(cls, starts: Ints, origin: int, cell: int, patch: int) -> _Axis:
+        """A patch covers the cells whose centres lie in [start, start + patch); at least one, the nearest."""
+        offset = starts - origin
+        # centre of cell i: (i + ½)·cell ≥ offset  ⇔  i ≥ (2·offset − cell) / (2·cell), rounded up; whole numbers only
+        first = -((cell - 2 * offset) // (2 * cell))
+        bound = int(np.abs(first * cell - offset).max(initial=0))
+        if patch % cell == 0:
+            return cls(origin, cell, first, patch // cell, bound)
+        after: Ints = -((cell - 2 * (offset + patch)) // (2 * cell))
+        count = np.maximum(after - first, 1)
+        if (count == count[:1]).all():
+            return cls(origin, cell, first, int(count.max(initial=1)), bound)
+        return cls(origin, cell, first, count, bound)
+
+    @property
+    def most(self) -> int:
+        return int(np.max(self.count, initial=1))
+
+    @property
+    def end(self) -> int:
+        return int((self.first + self.count).max())
 
 
-def _axis_cell(offset: Ints, stride: int) -> int:
-    residue = offset % stride
+def _axes(grid: PatchGrid) -> tuple[_Axis, _Axis]:
+    made = []
+    for k in (0, 1):
+        starts = np.ascontiguousarray(grid.coords[:, k])
+        origin = int(starts.min())
+        cell = _cell_size(starts - origin, grid.stride_px_level0[k])
+        made.append(_Axis.of(starts, origin, cell, grid.patch_px_level0[k]))
+    return made[0], made[1]
+
+
+def _cell_size(offset: Ints, stride: int) -> int:
+    """Whole level-0 px: the stride, or finer where the patches lie on several lattices."""
+    residue = offset - offset // stride * stride
     if not residue.any():
         return stride
     if np.minimum(residue, stride - residue).max() <= stride * SLACK:
@@ -174,53 +212,47 @@ def _axis_cell(offset: Ints, stride: int) -> int:
     return exact if stride // exact <= 2 * FINER else max(stride // FINER, 1)
 
 
-def _cover(grid: PatchGrid, origin: Ints, cell: Ints) -> tuple[Ints, Ints]:
-    """First cell (N, 2) and number of cells (N, 2) whose centres a patch covers; at least one, the nearest."""
-    patch = np.asarray(grid.patch_px_level0)
-    offset = grid.coords - origin
-    # centre of cell i is (i + ½) cell ≥ offset  ⇔  i ≥ (2·offset − cell) / (2·cell), rounded up; whole numbers only
-    first = -((cell - 2 * offset) // (2 * cell))
-    if (patch % cell == 0).all():
-        return first, np.broadcast_to(patch // cell, first.shape)
-    after = -((cell - 2 * (offset + patch)) // (2 * cell))
-    return first, np.maximum(after - first, 1)
+def _coarse_enough(x: _Axis, y: _Axis, grid: PatchGrid) -> tuple[_Axis, _Axis]:
+    """The axes with cells doubled until the raster is no giant (patches far apart with a tiny stride)."""
+    cells = [x.cell, y.cell]
+    while x.end * y.end > MAX_CELLS:
+        cells = [2 * c for c in cells]
+        x, y = (
+            _Axis.of(grid.coords[:, k], axis.origin, cells[k], grid.patch_px_level0[k]) for k, axis in enumerate((x, y))
+        )
+    return x, y
 
 
-def _paint(first: Ints, count: Ints, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    first = np.maximum(first, 0)
-    cols, rows = (first + count).max(axis=0).tolist()
-    size = (int(rows), int(cols))
-    uniform = (count == count[0]).all()
-    total, number = _sum(first, values, size)
-    if uniform:
-        total, number = (_spread(a, int(count[0, 1]), int(count[0, 0])) for a in (total, number))
+def _paint(x: _Axis, y: _Axis, values: Floats) -> npt.NDArray[np.float32]:
+    size = (y.end, x.end)
+    start = y.first * size[1] + x.first
+    total, number = _sum(start, values, size)
+    if isinstance(x.count, int) and isinstance(y.count, int):
+        total, number = (_spread(raster, y.count, x.count) for raster in (total, number))
     else:
-        for dx in range(int(count[:, 0].max())):
-            for dy in range(int(count[:, 1].max())):
-                use = (dx < count[:, 0]) & (dy < count[:, 1])
+        for dx in range(x.most):
+            for dy in range(y.most):
+                use = (dx < x.count) & (dy < y.count)
                 if dx or dy:
-                    more = _sum(first[use] + (dx, dy), values[use], size)
+                    more = _sum(start[use] + dy * size[1] + dx, values[use], size)
                     total, number = total + more[0], number + more[1]
-    out = np.full(size, np.nan, dtype=np.float32)
-    np.divide(total, number, out=out, where=number > 0, casting="same_kind")
-    return out
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is the NaN of an empty cell
+        return (total / number).astype(np.float32)
 
 
-def _sum(
-    index: Ints, values: npt.NDArray[np.float64], size: tuple[int, int]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
-    flat = index[:, 1] * size[1] + index[:, 0]
+def _sum(flat: Ints, values: Floats, size: tuple[int, int]) -> tuple[Floats, Floats]:
     cells = size[0] * size[1]
-    return (
-        np.bincount(flat, weights=values, minlength=cells).reshape(size),
-        np.bincount(flat, minlength=cells).reshape(size),
-    )
+    total = np.bincount(flat, weights=values, minlength=cells).astype(np.float64, copy=False)
+    number = np.bincount(flat, minlength=cells).astype(np.float64)
+    return total.reshape(size), number.reshape(size)
 
 
-def _spread(raster: npt.NDArray[Any], rows: int, cols: int) -> npt.NDArray[Any]:
+def _spread(raster: Floats, rows: int, cols: int) -> Floats:
     """Each pixel's value added to the rows × cols pixels that start at it."""
     for axis, times in ((0, rows), (1, cols)):
-        source = raster if times == 1 else raster.copy()
+        source = raster
+        if times > 1:
+            raster = raster.copy()
         for shift in range(1, times):
             if axis == 0:
                 raster[shift:] += source[:-shift]

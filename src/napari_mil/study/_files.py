@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from napari_mil.errors import ProjectError
+from napari_mil.maps.whole import written_whole
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file through `<name>.part`, so that a crash leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="")
-    os.replace(part, path)
+    """Write a text file atomically, so that a crash leaves the old one."""
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -60,7 +60,7 @@ def badge_of_project_slide(project: Project, run: Any, slide_id: str) -> Badge:
 def provenance_of(run: Any) -> Mapping[str, Any]:
     """The provenance of a Run, of a run folder, or itself."""
     if isinstance(run, Mapping):
-        return run.get("provenance", run)
+        return dict(run.get("provenance", run))
     if isinstance(run, str | Path):
         path = Path(run)
         content = read_json(path if path.suffix == ".json" else path / "run.json")

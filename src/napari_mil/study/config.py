@@ -89,7 +89,7 @@ class SlideRow(BaseModel):
         value = value.strip()
         if not value or _FORBIDDEN.search(value) or value in {".", ".."} or value[-1] in ". ":
             raise ValueError(
-                f'slide_id {value!r} cannot name a file; expected a name without < > : " / \\ | ? * and no dot at its end'
+                f'slide_id {value!r} cannot name a file; it may not hold < > : " / \\ | ? * or end in a dot'
             )
         return value
 

@@ -43,9 +43,7 @@ def _labels(project: Project) -> list[Finding]:
         )
     elif unlabelled:
         found.append(
-            Finding(
-                f"{len(unlabelled)} slides have a role but no label ({_some(unlabelled)}). Label them, or clear the role."
-            )
+            Finding(f"{len(unlabelled)} slides have a role but no label ({_some(unlabelled)}). Label them first.")
         )
     return found
 
@@ -103,8 +101,8 @@ def _validation(project: Project) -> list[Finding]:
     if validation and len(names) >= 2 and 0 < positives < FEW_POSITIVES:
         found.append(
             Finding(
-                f"Only {positives} validation slides are positive, fewer than {FEW_POSITIVES}: the validation AUROC, and "
-                "with it the choice of the best epoch, will be largely chance. Add slides, or repeat over several splits.",
+                f"Only {positives} validation slides are positive, fewer than {FEW_POSITIVES}: the validation AUROC "
+                "and the choice of the best epoch will be largely chance. Add slides, or repeat over several splits.",
                 blocking=False,
             )
         )

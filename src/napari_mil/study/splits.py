@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_mil.errors import ProjectError
 
@@ -160,7 +161,7 @@ def _strata(rows: Sequence[SlideRow], seed: int) -> list[list[str]]:
     return sorted((s for s in strata if s), key=len)
 
 
-def _whole_shares(n: int, shares: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _whole_shares(n: int, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """n patients as whole numbers in proportion to shares; at least one each while there are enough."""
     asked = shares > 0
     if n < asked.sum():

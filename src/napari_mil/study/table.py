@@ -49,10 +49,7 @@ def preview_table(path: Path | str, rows: int = 8) -> tuple[list[str], list[list
 def guess_columns(columns: Sequence[str]) -> dict[str, str]:
     """{meaning: column}, each column used once; exact names first, then what others call them."""
     plain = {column: re.sub(r"[^a-z0-9]", "", column.lower()) for column in columns}
-    found: dict[str, str] = {}
-    for meaning in COLUMNS:
-        if meaning in columns:
-            found[meaning] = meaning
+    found = {meaning: meaning for meaning in COLUMNS if meaning in columns}
     for meaning, names in _SYNONYMS.items():
         if meaning in found:
             continue

@@ -1,0 +1,31 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TRIES = 20  # a reader in another process keeps Windows from replacing a file, for as long as it reads
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Write to the path handed out (`<name>.part`); it gets its name at the end, and is removed after an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        for tried in range(_TRIES):
+            try:
+                os.replace(part, path)
+                break
+            except PermissionError:
+                if tried == _TRIES - 1:
+                    raise
+                time.sleep(0.05)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
