@@ -13,8 +13,9 @@ from shapely.geometry.base import BaseGeometry
 from napari_mil.geometry import PatchGrid
 
 from .classes import ClassRoles, Role
-from .model import Lesion, LesionSet, flat_parts, polygonal
+from .model import Lesion, LesionSet, flat_parts, polygonal, union
 from .overlap import overlap_fractions, overlaps
+from .parts import polygons_of
 
 LESION, NOT_LESION, UNKNOWN = 1, 0, -1
 _TIE = 1e-9  # a share that is equal to the threshold but for rounding is not above it
@@ -70,7 +71,7 @@ def patch_labels(
     outlines = lesions if isinstance(lesions, LesionSet) else LesionSet(lesions)
     roles = classes or ClassRoles()
     if rule == "union":
-        is_lesion = overlap_fractions(outlines.region(Role.LESION, roles), grid) > min_overlap + _TIE
+        is_lesion = _united(outlines, grid, min_overlap, roles)
     else:
         is_lesion = _released(outlines, grid, min_overlap, roles)
     labels = np.full(len(grid), UNKNOWN if partial else NOT_LESION, dtype=np.int8)
@@ -87,6 +88,32 @@ def _mostly_in(outlines: LesionSet, grid: PatchGrid, role: Role, roles: ClassRol
     if region.is_empty:
         return np.zeros(len(grid), dtype=bool)
     return overlap_fractions(region, grid) > 0.5 + _TIE
+
+
+def _united(outlines: LesionSet, grid: PatchGrid, min_overlap: float, roles: ClassRoles) -> npt.NDArray[np.bool_]:
+    """Patches (N,) of which the union of the lesions, less the exclusions, covers more than `min_overlap`.
+
+    The union is made only where it matters: a patch is lesion if one outline alone suffices, and not if all of them
+    together, overlaps counted twice, don't. The others, and those that an exclusion touches, get the exact union.
+    """
+    parts = [part for lesion in outlines.of_role(Role.LESION, roles) for part in polygons_of(lesion.area_geometry)]
+    cut = outlines.region(Role.EXCLUSION, roles)
+    found = overlaps(parts, grid)
+    width, height = grid.patch_px_level0
+    share = found.area / (float(width) * height)
+    largest = np.zeros(len(grid))
+    np.maximum.at(largest, found.patch, share)
+    total = np.bincount(found.patch, weights=share, minlength=len(grid))
+    is_lesion = largest > min_overlap + _TIE
+    unsure = ~is_lesion & (total > min_overlap + _TIE)
+    if not cut.is_empty:
+        unsure |= is_lesion & (overlap_fractions(cut, grid) > 0)
+    if unsure.any():
+        involved = np.unique(found.polygon[unsure[found.patch]])
+        region = union([parts[i] for i in involved])
+        region = region if cut.is_empty else polygonal(region.difference(cut))
+        is_lesion[unsure] = overlap_fractions(region, grid.select(unsure)) > min_overlap + _TIE
+    return is_lesion
 
 
 def _released(outlines: LesionSet, grid: PatchGrid, min_overlap: float, roles: ClassRoles) -> npt.NDArray[np.bool_]:

@@ -197,14 +197,19 @@ def polygonal(geometry: BaseGeometry) -> BaseGeometry:
 
     An outline that crosses itself is repaired so that every loop that it encloses stays filled.
     """
-    if geometry.geom_type in ("Polygon", "MultiPolygon"):
-        if geometry.is_valid:
-            return geometry
-        geometry = shapely.make_valid(geometry, method="structure")
-    if geometry.geom_type in ("Polygon", "MultiPolygon"):
+    if geometry.geom_type in ("Polygon", "MultiPolygon") and geometry.is_valid:
         return geometry
-    parts = [g for g in flat_parts(geometry) if g.geom_type == "Polygon" and not g.is_empty]
-    return union([polygonal(g) for g in parts])
+    if geometry.geom_type not in ("Polygon", "MultiPolygon"):
+        return union([polygonal(part) for part in flat_parts(geometry) if part.geom_type == "Polygon"])
+    fixed: BaseGeometry = shapely.make_valid(geometry, method="structure")
+    if not fixed.is_valid:  # GEOS can leave parts that overlap
+        parts = [part for part in flat_parts(fixed) if part.geom_type == "Polygon" and part.is_valid]
+        fixed = union(parts)
+        if not fixed.is_valid:
+            fixed = shapely.make_valid(geometry)
+    if fixed.geom_type in ("Polygon", "MultiPolygon"):
+        return fixed
+    return union([part for part in flat_parts(fixed) if part.geom_type == "Polygon"])
 
 
 def flat_parts(geometry: BaseGeometry) -> list[BaseGeometry]:
@@ -216,10 +221,9 @@ def flat_parts(geometry: BaseGeometry) -> list[BaseGeometry]:
 
 def union(geometries: Sequence[BaseGeometry]) -> BaseGeometry:
     """Union of valid polygons, always a Polygon or MultiPolygon, without lines or points."""
-    if len(geometries) == 0:
-        return shapely.Polygon()
-    if len(geometries) == 1:
-        return geometries[0]
+    geometries = [geometry for geometry in geometries if not geometry.is_empty]
+    if len(geometries) < 2:
+        return geometries[0] if geometries else shapely.Polygon()
     merged: BaseGeometry = shapely.union_all(list(geometries))
     if merged.geom_type in ("Polygon", "MultiPolygon"):
         return merged
