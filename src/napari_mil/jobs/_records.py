@@ -102,11 +102,10 @@ def write_record(job: Job, status: JobStatus | None = None) -> None:
         "host": platform.node(),
         "owner": {"pid": owner.pid, "started": owner.create_time()},
     }
-    part = path.with_suffix(".json.part")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
-        part.write_text(json.dumps(record, indent=2), encoding="utf-8")
-        os.replace(part, path)
+    from napari_mil.maps.whole import written_whole
+
+    with contextlib.suppress(OSError), written_whole(path) as part:
+        part.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def unfinished_jobs(project: Path | str) -> list[UnfinishedJob]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ def settle_run(folder: Path | None, keep: Keep, created: bool) -> str:
     """
     if folder is None or not folder.is_dir():
         return "Cancelled."
-    has_weights = (folder / f"{'last' if keep == 'last' else 'best'}.safetensors").is_file()
+    # both checkpoints are there from the first finished epoch on; the last one alone says nothing
+    has_weights = (folder / "best.safetensors").is_file() and (folder / "last.safetensors").is_file()
     if keep == "discard" or not has_weights:
         if not created:
             return f"Cancelled; {folder.name} stays, since it was there before."
@@ -29,12 +29,19 @@ def settle_run(folder: Path | None, keep: Keep, created: bool) -> str:
         if keep == "discard":
             return f"Cancelled; the run was discarded.{left}"
         return f"Cancelled before the first epoch was finished; there was nothing to keep.{left}"
-    _mark(folder / "run.json", {"status": "cancelled", "use": keep})
+    if not _mark(folder / "run.json", {"status": "cancelled", "use": keep}):
+        return f"Cancelled; the weights are in {folder.name}, but its run.json could not be marked."
     return f"Cancelled; the {keep} epoch's weights are kept in {folder.name}."
 
 
-def _mark(path: Path, fields: dict[str, Any]) -> None:
-    data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({**data, **fields}, indent=2), encoding="utf-8")
-    os.replace(part, path)
+def _mark(path: Path, fields: dict[str, Any]) -> bool:
+    """Add `fields` to run.json; False where it cannot be read or written."""
+    from napari_mil.maps.whole import written_whole
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        with written_whole(path) as part:
+            part.write_text(json.dumps({**data, **fields}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return True
