@@ -84,20 +84,21 @@ def resize_area(pixels: Pixels, width: int, height: int) -> Pixels:
         return _mean_of_blocks(pixels, pixels.shape[0] // height, pixels.shape[1] // width)
     rows = _weighted(pixels.astype(np.float32), *_taps(pixels.shape[0], height), axis=0)
     both = _weighted(rows, *_taps(pixels.shape[1], width), axis=1)
-    return np.clip(both + 0.5, 0, 255).astype(np.uint8)
+    resized: Pixels = np.clip(both + 0.5, 0, 255).astype(np.uint8)
+    return resized
 
 
 def _mean_of_blocks(pixels: Pixels, tall: int, wide: int) -> Pixels:
     """Mean of whole blocks, rounded half up."""
-    total = np.zeros(
-        (pixels.shape[0] // tall, pixels.shape[1] // wide, 3), np.uint16 if tall * wide <= 256 else np.uint32
-    )
+    kind = np.uint16 if tall * wide <= 256 else np.uint32  # 256 · 255 + 128 fits 16 bits
+    total = np.zeros((pixels.shape[0] // tall, pixels.shape[1] // wide, 3), kind)
     for i in range(tall):
         for j in range(wide):
             total += pixels[i::tall, j::wide]
-    total += total.dtype.type(tall * wide // 2)
-    total //= total.dtype.type(tall * wide)
-    return total.astype(np.uint8)
+    total += kind(tall * wide // 2)
+    total //= kind(tall * wide)
+    mean: Pixels = total.astype(np.uint8)
+    return mean
 
 
 def _weighted(
@@ -105,7 +106,7 @@ def _weighted(
 ) -> npt.NDArray[np.float32]:
     shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
     last = values.shape[axis] - 1
-    out = values.take(first, axis=axis) * weights[0].reshape(shape)
+    out: npt.NDArray[np.float32] = values.take(first, axis=axis) * weights[0].reshape(shape)
     for tap in range(1, len(weights)):
         out += values.take(np.minimum(first + tap, last), axis=axis) * weights[tap].reshape(shape)
     return out

@@ -18,6 +18,8 @@ Bools = npt.NDArray[np.bool_]
 GLASS_CHROMA = 30
 """max − min of the channels: glass has less, the palest eosin more."""
 
+_NARROW = 6.0  # grey levels; a background spreads less than this around its peak, tissue more
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:
@@ -87,7 +89,7 @@ def find_threshold(ground: Ground, method: str) -> float:
     if ground.kind == "dark":
         lowest = otsu_thresholds(histogram, 3 if method == "multi_otsu" else 2)[0]
         peak, spread = _peak(histogram, 0, lowest, bright=False)
-        return float(max(lowest, peak + max(4 * spread, 4)))
+        return float(max(lowest, peak + max(4 * spread, 4))) if spread <= _NARROW else float(lowest)
     highest = otsu_thresholds(histogram, 3 if method == "multi_otsu" else 2)[-1]
     if method == "multi_otsu" and not _is_glass(ground, ground.grey > highest):
         clear = ground.valid & (ground.grey > 215) & (ground.chroma < 15)
@@ -95,7 +97,7 @@ def find_threshold(ground: Ground, method: str) -> float:
             return 255.0
         histogram, highest = np.bincount(ground.grey[clear], minlength=256), 215
     peak, spread = _peak(histogram, highest + 1, 255, bright=True)
-    return float(min(highest, peak - max(4 * spread, 4))) if peak - highest < 12 else float(highest)
+    return float(min(highest, peak - max(4 * spread, 4))) if spread <= _NARROW else float(highest)
 
 
 def otsu_thresholds(histogram: npt.NDArray[np.integer], classes: int) -> tuple[int, ...]:
@@ -111,7 +113,9 @@ def otsu_thresholds(histogram: npt.NDArray[np.integer], classes: int) -> tuple[i
 
     def between(low: npt.NDArray[np.intp], high: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         weight = mass[high] - mass[low]
-        return np.divide((moment[high] - moment[low]) ** 2, weight, out=np.zeros(weight.shape), where=weight > 0)
+        none = np.zeros(weight.shape)
+        scatter: npt.NDArray[np.float64] = np.divide((moment[high] - moment[low]) ** 2, weight, none, where=weight > 0)
+        return scatter
 
     zero, end = np.zeros(1, np.intp), np.full(1, 256, np.intp)
     if classes == 2:

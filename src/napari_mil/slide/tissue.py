@@ -162,7 +162,8 @@ def tissue_pixels(mask: TissueMask, grid: PatchGrid) -> npt.NDArray[np.int64]:
     x0, y0 = np.clip(boxes[:, 0], 0, width), np.clip(boxes[:, 1], 0, height)
     x1 = np.clip(np.maximum(boxes[:, 2], boxes[:, 0] + 1), 0, width)
     y1 = np.clip(np.maximum(boxes[:, 3], boxes[:, 1] + 1), 0, height)
-    return integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
+    count: npt.NDArray[np.int64] = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
+    return count
 
 
 def _mask_level(slide: Slide, config: TissueConfig) -> int:
@@ -235,4 +236,5 @@ def _at(
     fx, fy = x - x0, y - y0
     top = integral[y0, x0] * (1 - fx) + integral[y0, x0 + 1] * fx
     bottom = integral[y0 + 1, x0] * (1 - fx) + integral[y0 + 1, x0 + 1] * fx
-    return top * (1 - fy) + bottom * fy
+    value: npt.NDArray[np.float64] = top * (1 - fy) + bottom * fy
+    return value
