@@ -11,6 +11,9 @@ from .estimates import Estimate as Estimate
 from .estimates import estimate as estimate
 from .extraction import ExtractReport as ExtractReport
 from .extraction import extract as extract
+from .importers import Importable as Importable
+from .importers import find_importable as find_importable
+from .importers import import_features as import_features
 from .layout import FeatureHeader as FeatureHeader
 from .naming import feature_set_name as feature_set_name
 from .reading import Features as Features
