@@ -72,6 +72,7 @@ class Session:
         self.desk = JobDesk(self.background)
         self.stage = Stage(self)
         self.models = Models(self)
+        self._closed = False
         self._ready: set[str] = set()
         self._failures: dict[str, str] = {}
         self._unfinished: list[Any] = []
@@ -177,6 +178,9 @@ class Session:
 
     def close(self) -> None:
         """End of the window: save, stop threads and the child process; a job in it can be resumed."""
+        if self._closed:
+            return
+        self._closed = True
         self.close_project()
         self.stage.close()
         self.models.close()

@@ -132,8 +132,12 @@ class Stage:
         self._asked += 1
         asked = self._asked
 
+        path, mpp = project.slide_path(slide_id), project.mpp_of(slide_id)
+
         def open_it() -> tuple[Slide, LesionSet]:
-            slide = project.open_slide(slide_id)
+            from napari_mil.slide import open_slide
+
+            slide = open_slide(path, mpp=mpp)
             try:
                 slide.thumbnail(1024)  # read here, so that the window finds it in the cache
                 return slide, project.lesions(slide_id)

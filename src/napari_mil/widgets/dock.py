@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QMenu, QStackedWidget, QTabBar, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMenu, QStackedWidget, QTabBar, QToolButton, QVBoxLayout, QWidget
 
 from napari_mil.viewer.session import Session
 from napari_mil.viewer.settings import async_slicing, set_async_slicing
@@ -77,7 +77,9 @@ class MilDock(QWidget):
         self.session.said.connect(self._say)
         self.session.project_changed.connect(self._project_changed)
         self._window: QWidget | None = None
-        self.destroyed.connect(self.session.close)
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self.session.close)
         self._project_changed()
 
     def _header(self) -> QHBoxLayout:
@@ -161,7 +163,15 @@ class MilDock(QWidget):
                 self._window.installEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        if event is not None and watched is self._window and event.type() == QEvent.Type.Close:
-            self.session.stage.autosave.flush()
-            self.session.save_view()
+        if event is not None and watched is self._window:
+            if event.type() == QEvent.Type.Close:  # the person may still think better of it: save, and go on
+                self.session.stage.autosave.flush()
+                self.session.save_view()
+            elif event.type() == QEvent.Type.DeferredDelete:
+                self.session.close()
         return False
+
+    def event(self, event: QEvent | None) -> bool:
+        if event is not None and event.type() == QEvent.Type.DeferredDelete:
+            self.session.close()
+        return super().event(event)

@@ -65,7 +65,7 @@ class FeaturesPage(Page):
     def _add_patches(self) -> None:
         self.target = QDoubleSpinBox(minimum=0.1, maximum=10, decimals=3, singleStep=0.25, suffix=" µm/px")
         self.target.setToolTip("0.5 µm/px is what a 20x objective shows, 0.25 a 40x")
-        self.size = QSpinBox(minimum=32, maximum=2048, singleStep=32, suffix=" px")
+        self.patch_size = QSpinBox(minimum=32, maximum=2048, singleStep=32, suffix=" px")
         self.stride = QSpinBox(minimum=0, maximum=2048, singleStep=16, suffix=" px")
         self.stride.setSpecialValueText("= size (no overlap)")
         self.jpeg = QCheckBox("Drop patches with little in them (JPEG of 10 kB or less)")
@@ -74,7 +74,7 @@ class FeaturesPage(Page):
         self.sample.setToolTip("A quick look. Maps and models made from it are labelled as a preview.")
         section = Section("Patches")
         section.add(labelled("Scale", self.target))
-        section.add(labelled("Size", self.size))
+        section.add(labelled("Size", self.patch_size))
         section.add(labelled("Step", self.stride))
         section.add(self.jpeg)
         section.add(self.sample)
@@ -82,7 +82,7 @@ class FeaturesPage(Page):
         self.patch_note = Note()
         section.add(self.patch_note)
         self.body.addWidget(section)
-        for box in (self.target, self.size, self.stride):
+        for box in (self.target, self.patch_size, self.stride):
             box.valueChanged.connect(self._settings_changed)
         for check in (self.jpeg, self.sample):
             check.toggled.connect(self._settings_changed)
@@ -122,7 +122,7 @@ class FeaturesPage(Page):
         }
         tile: dict[str, Any] = {
             "target_mpp": self.target.value(),
-            "patch_px": self.size.value(),
+            "patch_px": self.patch_size.value(),
             "stride_px": self.stride.value() or None,
             "jpeg_filter_kb": 10.0 if self.jpeg.isChecked() else None,
             "max_patches": 500 if self.sample.isChecked() else None,
@@ -190,7 +190,7 @@ class FeaturesPage(Page):
         self.holes.setValue(tissue.fill_holes_um2 / 1e6)
         self.pen.setChecked(tissue.exclude_pen)
         self.target.setValue(tile.target_mpp)
-        self.size.setValue(tile.patch_px)
+        self.patch_size.setValue(tile.patch_px)
         self.stride.setValue(tile.stride_px or 0)
         self.jpeg.setChecked(tile.jpeg_filter_kb is not None)
         self.sample.setChecked(tile.max_patches is not None)

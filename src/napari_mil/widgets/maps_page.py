@@ -54,7 +54,7 @@ class MapsPage(Page):
         self.refresh()
 
     def _add_choice(self) -> None:
-        self.runs = QComboBox()
+        self.runs = QComboBox(minimumWidth=80)
         self.runs.activated.connect(lambda i: self.session.models.select_run(self.runs.itemData(i)))
         self.show_map = Action("Show where it looks", self.session.models.show, primary=True)
         self.map_all = Action(

@@ -139,6 +139,7 @@ def labelled(text: str, widget: QWidget, *, width: int = 110) -> QWidget:
     label = QLabel(text)
     label.setFixedWidth(width)
     label.setBuddy(widget)
+    widget.setMinimumWidth(80)  # long entries must not widen the dock
     widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return row(label, widget, stretch_last=True)
 

@@ -84,7 +84,7 @@ class TrainPage(Page):
         self.body.addWidget(self.advice)
 
     def _add_curves(self) -> None:
-        self.runs = QComboBox()
+        self.runs = QComboBox(minimumWidth=80)
         self.runs.activated.connect(lambda i: self.session.models.select_run(self.runs.itemData(i)))
         self.loss = Curves("Loss")
         self.auroc = Curves("AUROC on the validation slides", bounds=(0.0, 1.0))
