@@ -58,13 +58,13 @@ class Level:
     def __getitem__(self, index: Any) -> Any:
         rows, columns, rest = _regions(index, self.shape)
         refuse_giant((rows[1] - rows[0]) * (columns[1] - columns[0]) * 3, self._title, self.shape)
-        block = self._block(rows[0], rows[1], columns[0], columns[1])
+        block = self.block(rows[0], rows[1], columns[0], columns[1])
         return block if rest is None else block[rest]
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
 
-    def _block(self, top: int, bottom: int, left: int, right: int) -> Pixels:
+    def block(self, top: int, bottom: int, left: int, right: int) -> Pixels:
         """(bottom − top, right − left, 3); a region that is exactly one tile is that tile, read-only, not copied."""
         rows, columns = tile_range(top, bottom), tile_range(left, right)
         if bottom <= top or right <= left:

@@ -11,9 +11,8 @@ import numpy as np
 
 from napari_mil.errors import SlideError
 
+from .exact_levels import ExactLevels, exact_pixels
 from .source import Pixels, Size, mpp_from_resolution, on_background, plausible_mpp
-
-_EXACT = 1 / 512  # of a pixel: below this OpenSlide draws a level without interpolation
 
 
 class OpenSlideSource:
@@ -45,19 +44,31 @@ class OpenSlideSource:
         self.objective_power = _number(self.properties.get("openslide.objective-power"))
         self.bounds = self._bounds()
         self._background = _color(self.properties.get("openslide.background-color"))
+        self._placed = tuple(
+            len(exact_pixels(d, max(size))) == max(size)
+            for d, size in zip(self.level_downsamples, self.level_dimensions, strict=True)
+        )
+        self._exact = ExactLevels(path)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """See PixelSource. A level whose downsample is no whole number is placed to the nearest level-0 pixel."""
+        """See PixelSource.
+
+        OpenSlide shifts the pixels of a level whose downsample is no whole number by part of a pixel and mixes them.
+        Such a level is read directly where it can be (see `ExactLevels`), else shifted by at most half a level-0
+        pixel.
+        """
+        if level and not self._placed[level]:
+            direct = self._exact.level(level, self)
+            if direct is not None and direct.has_tiles(x, y, width, height):
+                return direct.read(x, y, width, height)
+        return self.read_region(level, x, y, width, height)
+
+    def read_region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """As `read`, by OpenSlide in any case."""
         downsample = self.level_downsamples[level]
         at = (round(x * downsample), round(y * downsample))
         what = f"the region at x={at[0]}, y={at[1]} of level {level}"
         return self._retrying(lambda slide: slide.read_region(at, level, (width, height)), what)
-
-    def places_exactly(self, level: int) -> bool:
-        """Whether every pixel of a level can be asked for without OpenSlide shifting it by part of a pixel."""
-        downsample = self.level_downsamples[level]
-        pixels = np.arange(max(self.level_dimensions[level]), dtype=np.float64)
-        return bool(np.abs(np.round(pixels * downsample) / downsample - pixels).max() < _EXACT)
 
     def read_associated(self, name: str) -> Pixels:
         """See PixelSource."""
@@ -68,6 +79,7 @@ class OpenSlideSource:
         with self._lock:
             self._closed = True
             self._handle = None
+        self._exact.close()
 
     def _open(self) -> Any:
         import openslide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from napari_mil.errors import SlideError
 from .source import GIANT_PX, Pixels, Size, on_background
 
 _MOST_PIXELS = 400_000_000  # 1.2 GB in memory
+_pillow_limit = threading.Lock()  # Pillow's own limit is a global
 
 
 class PlainSource:
@@ -79,10 +81,14 @@ def open_plain(path: Path) -> PlainSource:
     """Read PNG, JPEG, WebP or BMP. Raises SlideError when it is damaged, too large or not 8-bit colour or grey."""
     from PIL import Image, UnidentifiedImageError
 
-    limit = Image.MAX_IMAGE_PIXELS
     try:
-        Image.MAX_IMAGE_PIXELS = None  # the size is checked below, before anything is decoded
-        with Image.open(path) as image:
+        with _pillow_limit:  # lifted while the size is read; check_size decides before anything is decoded
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(path)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        with image:
             check_size(path, *image.size)
             vendor = (image.format or path.suffix.lstrip(".")).lower()
             pixels = _rgb(path, image)
@@ -90,8 +96,6 @@ def open_plain(path: Path) -> PlainSource:
         raise SlideError(f"{path.name} looks like an image but cannot be read as one; export it again.") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SlideError(f"{path.name} is damaged or cut short ({error}); copy it anew or export it again.") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     return PlainSource(path, pixels, vendor)
 
 

@@ -18,7 +18,7 @@ from .cache import tile_cache
 from .chain import plan_chain
 from .levels import Level, dask_level, refuse_giant
 from .source import Pixels, PixelSource, Size, checked_mpp
-from .tiles import TileId, Tiles
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from .levels import LevelArray
@@ -201,15 +201,6 @@ class Slide:
     def coarsest(self) -> Pixels:
         """Pixels of the last of `levels`, no side longer than 1024; reads it if need be."""
         return np.asarray(self.levels[-1][:])
-
-    def tile_ids(self, level: int) -> Iterator[TileId]:
-        """The tiles of one of `levels`, row by row."""
-        height, width, _ = self.levels[level].shape
-        from .tiles import tile_range
-
-        for row in tile_range(0, height):
-            for column in tile_range(0, width):
-                yield TileId(level, row, column)
 
     def close(self) -> None:
         """Give the file and its tiles back. Reads under way in other threads end in peace; later ones raise."""

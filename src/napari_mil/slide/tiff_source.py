@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 
 from napari_mil.errors import SlideError
 
-from .cache import new_token, tile_cache
 from .plain_source import PlainSource, check_size, to_rgb
-from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, on_background, plausible_mpp
+from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, plausible_mpp
+from .tiff_level import TiffLevel, can_read
 
-_SEGMENT_LIMIT = 64 * 1024**2  # bytes of one decoded tile or strip
 _RESOLUTION = ("XResolution", "YResolution", "ResolutionUnit")
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 
@@ -74,8 +72,7 @@ class TiffSource:
     def __init__(self, path: Path, tif: Any, series: Any) -> None:
         self._path = path
         self._tif = tif
-        self._token = new_token()
-        self._levels = [TiffLevel(level.keyframe) for level in series.levels]
+        self._levels = [TiffLevel(level.keyframe, path.name) for level in series.levels]
         self.vendor = "ome-tiff" if tif.is_ome else "tiff"
         self.level_dimensions: tuple[Size, ...] = tuple(level.size for level in self._levels)
         self.level_downsamples: tuple[float, ...] = mean_downsamples(self.level_dimensions)
@@ -92,17 +89,7 @@ class TiffSource:
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """See PixelSource."""
-        pages = self._levels[level]
-        tile_width, tile_height = pages.tile
-        out = np.empty((height, width, 3), np.uint8)
-        for row in range(y // tile_height, -(-(y + height) // tile_height)):
-            for column in range(x // tile_width, -(-(x + width) // tile_width)):
-                tile = self._segment(level, row, column)
-                top, left = row * tile_height, column * tile_width
-                y0, y1 = max(y, top), min(y + height, top + tile.shape[0])
-                x0, x1 = max(x, left), min(x + width, left + tile.shape[1])
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
-        return out
+        return self._levels[level].read(x, y, width, height)
 
     def read_associated(self, name: str) -> Pixels:
         """See PixelSource."""
@@ -115,77 +102,7 @@ class TiffSource:
         """See PixelSource."""
         for level in self._levels:
             level.close()
-        tile_cache().drop(self._token)
         self._tif.close()
-
-    def _segment(self, level: int, row: int, column: int) -> Pixels:
-        def load() -> Pixels:
-            try:
-                return self._levels[level].decode(row, column)
-            except Exception as error:  # whatever the file system and the codecs met
-                raise SlideError(
-                    f"{self._path.name}: tile {column}, {row} of level {level} cannot be read ({error}); the file is "
-                    f"probably damaged or cut short: copy it anew from where it was scanned."
-                ) from error
-
-        return tile_cache().get((self._token, level, row, column), load)
-
-
-class TiffLevel:
-    """One page of a TIFF as tiles. Thread-safe: it reads through its own file handle.
-
-    Parameters
-    ----------
-    page : tifffile.TiffPage
-    """
-
-    def __init__(self, page: Any) -> None:
-        self.size: Size = (page.imagewidth, page.imagelength)
-        self.tile: Size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
-        self._page = page
-        self._columns = -(-self.size[0] // self.tile[0])
-        self._inverted = int(page.photometric) == 0
-        self._path = Path(page.parent.filehandle.path)
-        self._lock = threading.Lock()
-        self._file: Any = None
-        self._closed = False
-
-    def decode(self, row: int, column: int) -> Pixels:
-        """(h, w, 3) pixels of a tile, cut at the image's edge; white where the file has none."""
-        index = row * self._columns + column
-        height = min(self.tile[1], self.size[1] - row * self.tile[1])
-        width = min(self.tile[0], self.size[0] - column * self.tile[0])
-        raw = self._bytes(self._page.dataoffsets[index], self._page.databytecounts[index])
-        if raw is None:
-            return np.full((height, width, 3), 255, np.uint8)
-        pixels = self._page.decode(raw, index, jpegtables=self._page.jpegtables)[0][0, :height, :width]
-        if pixels.shape[:2] != (height, width):
-            raise ValueError(f"its tile has {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {width} x {height}")
-        if self._inverted:
-            pixels = 255 - pixels
-        return on_background(pixels) if pixels.shape[2] == 4 else to_rgb(self._path, pixels)
-
-    def close(self) -> None:
-        """Give the file handle back."""
-        with self._lock:
-            self._closed = True
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-
-    def _bytes(self, offset: int, count: int) -> bytes | None:
-        if count == 0:
-            return None
-        with self._lock:
-            if self._closed:
-                raise SlideError(f"{self._path.name} was closed; open it again to read from it.")
-            if self._file is None:
-                self._file = self._path.open("rb")
-            self._file.seek(offset)
-            raw: bytes = self._file.read(count)
-        if len(raw) < count:
-            raise ValueError(f"the file ends {count - len(raw)} bytes too early")
-        return raw
 
 
 def _check_kind(path: Path, series: Any) -> None:
@@ -200,20 +117,10 @@ def _check_kind(path: Path, series: Any) -> None:
 
 
 def _by_segments(level: Any) -> bool:
-    """Whether a level can be read tile by tile."""
+    """Whether a level is one page that can be read tile by tile."""
     page = level.keyframe
-    photometric, compression = int(page.photometric), int(page.compression)
-    segment = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.rowsperstrip
-    plain_colour = photometric in (0, 1, 2) or (photometric == 6 and compression == 7)
     one_page = len(level.pages) == 1 and tuple(level.shape[:2]) == (page.imagelength, page.imagewidth)
-    return bool(
-        one_page
-        and plain_colour
-        and int(page.planarconfig) == 1
-        and page.samplesperpixel in (1, 3, 4)
-        and page.bitspersample == 8
-        and 0 < segment * page.samplesperpixel <= _SEGMENT_LIMIT
-    )
+    return one_page and can_read(page)
 
 
 def _whole(path: Path, series: Any) -> Pixels:

@@ -167,7 +167,7 @@ class SlideView:
             if tile is None:
                 return None
             tiles[id] = tile
-        return Level(self._tiles.chain[level].size, level, tiles.__getitem__, "")._block(top, bottom, left, right)
+        return Level(self._tiles.chain[level].size, level, tiles.__getitem__, "").block(top, bottom, left, right)
 
     def _work(self) -> None:
         """One thread of the pool."""
