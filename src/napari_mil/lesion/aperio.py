@@ -1,7 +1,7 @@
 """Aperio ImageScope XML: layers (``<Annotation>``) of regions; NegativeROA regions are holes of their layer.
 
 A negative region is cut out of every positive of its layer that it overlaps, except those that lie wholly inside it
-(islands in the hole). One that meets no positive is kept as an object of class "Exclusion".
+(islands in the hole). In files of ours (attribute LesionId) it is a hole of the region before it. One that meets no positive is kept as an object of class "Exclusion".
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ def _layer(collector: Collector, layer: Element) -> None:
         except OutlineError as error:
             collector.skip(describe(index, label, f"region {region.get('Id', '?')}"), error)
             continue
-        (negatives if region.get("NegativeROA") == "1" else positives).append((region, geometry))
+        if region.get("NegativeROA") != "1":
+            positives.append((region, geometry))
+        elif positives and region.get("LesionId") and region.get("LesionId") == positives[-1][0].get("LesionId"):
+            positives[-1] = (positives[-1][0], _with_hole(positives[-1][1], geometry))
+        else:
+            negatives.append((region, geometry))
     used: set[int] = set()
     for region, geometry in positives:
         for i, (_, hole) in enumerate(negatives):
@@ -58,6 +63,13 @@ def _layer(collector: Collector, layer: Element) -> None:
             what = f"Negative region {region.get('Id', '?')} of layer {label!r}"
             collector.note(what, "overlaps no outline of its layer and was kept as Exclusion")
             _add(collector, region, hole, "Exclusion", None)
+
+
+def _with_hole(geometry: BaseGeometry, hole: BaseGeometry) -> BaseGeometry:
+    """A polygon with one more ring, as it stood before we wrote the two one after the other."""
+    if isinstance(geometry, shapely.Polygon) and isinstance(hole, shapely.Polygon):
+        return shapely.Polygon(geometry.exterior, [*geometry.interiors, hole.exterior])
+    return geometry
 
 
 def _cut(geometry: BaseGeometry, hole: BaseGeometry, used: set[int], index: int) -> BaseGeometry:
@@ -75,10 +87,7 @@ def _cut(geometry: BaseGeometry, hole: BaseGeometry, used: set[int], index: int)
 def _add(collector: Collector, region: Element, geometry: BaseGeometry, label: str, color: Rgb | None) -> None:
     name = region.get("Text") or ""
     lesion = Lesion(geometry, label=label, name=name, id=region.get("LesionId") or new_id(), color=color)
-    known = [old for old in collector.lesions if old.id == lesion.id and region.get("LesionId")]
-    if known:  # another part of an object that we wrote
-        parts = [*polygons_of(known[0].geometry), *polygons_of(geometry)]
-        collector.lesions[collector.lesions.index(known[0])] = known[0].with_geometry(shapely.MultiPolygon(parts))
+    if region.get("LesionId") and collector.extend(lesion.id, geometry):
         return
     collector.add(lesion, f"Region {region.get('Id', '?')} of layer {label!r}")
 

@@ -68,20 +68,29 @@ class ClassRoles(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _unlisted_follows_lesion(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "lesion" in data and "unlisted" not in data:
-            return {**data, "unlisted": Role.NEUTRAL}
-        return data
+    def _defaults_yield(cls, data: Any) -> Any:
+        """What is given goes before the defaults: a name given for one role leaves the default list of another."""
+        if not isinstance(data, dict):
+            return data
+        roles = [role.value for role in Role]
+        given = {fold(str(name)) for role in roles for name in data.get(role, ())}
+        filled = dict(data)
+        for role in roles:
+            if role not in data:
+                default: tuple[str, ...] = cls.model_fields[role].default
+                filled[role] = tuple(name for name in default if fold(name) not in given)
+        if "lesion" in data:
+            filled.setdefault("unlisted", Role.NEUTRAL)
+        return filled
 
     @model_validator(mode="after")
     def _one_role_each(self) -> ClassRoles:
         if self.unlisted not in (Role.LESION, Role.NEUTRAL):
             raise ValueError(f"unlisted is {self.unlisted.value!r}; expected 'lesion' or 'neutral'.")
-        explicit = [role for role in Role if role.value in self.model_fields_set]
         seen: dict[str, Role] = {}
-        for role in explicit:
+        for role in Role:
             for name in self.names(role):
-                other = seen.setdefault(name.casefold(), role)
+                other = seen.setdefault(fold(name), role)
                 if other is not role:
                     raise ValueError(f"Class {name!r} is both {other.value} and {role.value}; leave it in one of them.")
         return self
@@ -92,12 +101,11 @@ class ClassRoles(BaseModel):
         return listed
 
     def role(self, label: str) -> Role:
-        """Role of a class name; what was given explicitly goes before the defaults."""
+        """Role of a class name."""
         if not label.strip():
             return Role.LESION
-        order = sorted(Role, key=lambda role: role.value not in self.model_fields_set)
-        for name in dict.fromkeys((fold(label), fold(label.split(":")[0]))):
-            for role in order:
+        for name in (fold(label), fold(label.split(":")[0])):
+            for role in Role:
                 if name in map(fold, self.names(role)):
                     return role
         return self.unlisted

@@ -73,27 +73,10 @@ def _element(collector: Collector, index: int, element: dict[str, Any], document
     properties = {"dsa": {key: value for key, value in element.items() if key not in known}}
     color = _rgb(element.get("lineColor")) or _rgb(element.get("fillColor"))
     identity = ours or str(element.get("id") or new_id())
-    if ours and _joined(collector, identity, geometry):
+    if ours and collector.extend(identity, geometry):
         return
-    collector.add(
-        Lesion(
-            geometry, label=label, name=name if group or ours else "", id=identity, color=color, properties=properties
-        ),
-        what,
-    )
-
-
-def _joined(collector: Collector, identity: str, geometry: BaseGeometry) -> bool:
-    """Whether this was another part of an object that we wrote."""
-    for i, lesion in enumerate(collector.lesions):
-        if lesion.id == identity:
-            parts = [*flat_parts(lesion.geometry), *flat_parts(geometry)]
-            if all(isinstance(part, shapely.Polygon) for part in parts):
-                collector.lesions[i] = lesion.with_geometry(shapely.MultiPolygon(parts))  # type: ignore[arg-type]
-            else:
-                collector.lesions[i] = lesion.with_geometry(shapely.GeometryCollection(parts))
-            return True
-    return False
+    name = name if group or ours else ""  # otherwise it has become the class
+    collector.add(Lesion(geometry, label=label, name=name, id=identity, color=color, properties=properties), what)
 
 
 def _geometry(collector: Collector, what: str, element: dict[str, Any]) -> BaseGeometry:

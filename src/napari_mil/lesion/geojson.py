@@ -7,7 +7,6 @@ other members under the key "napari_mil:feature" there while in memory, and the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -270,9 +269,3 @@ def _numbers(geometry: BaseGeometry) -> list[list[float]]:
     if np.array_equal(xy, whole) and np.abs(xy).max(initial=0) < 2**53:
         return [[int(x), int(y)] for x, y in whole.tolist()]
     return [[int(v) if v.is_integer() else v for v in pair] for pair in xy.tolist()]
-
-
-def extra_members(lesion: Lesion) -> Mapping[str, Any]:
-    """Members of the feature that are none of GeoJSON's own (QuPath: ``nucleusGeometry``)."""
-    members = lesion.properties.get(_MEMBERS, {})
-    return {key: value for key, value in members.items() if key not in ("id", "geometry")}

@@ -174,7 +174,8 @@ class LesionSet(Sequence[Lesion]):
     def of_role(self, role: Role, classes: ClassRoles | None = None) -> list[Lesion]:
         """Objects with area whose class has this role."""
         roles = classes or ClassRoles()
-        return [lesion for lesion in self.lesions if roles.role(lesion.label) is role and lesion.has_area]
+        chosen = {label for label in self.labels if roles.role(label) is role}
+        return [lesion for lesion in self.lesions if lesion.label in chosen and lesion.has_area]
 
     def region(self, role: Role = Role.LESION, classes: ClassRoles | None = None) -> BaseGeometry:
         """Union of all objects of a role; for lesions, less the exclusions."""
@@ -185,11 +186,15 @@ class LesionSet(Sequence[Lesion]):
         return area
 
     def union(self, labels: Iterable[str] | str | None = None) -> BaseGeometry:
-        """Union of all objects of these classes (names without regard to case), or of all lesions less exclusions."""
+        """Union of all objects of these classes, or, without any, of all lesions less the exclusions.
+
+        Names are compared without regard to case; "Tumor" takes in "Tumor: Positive".
+        """
         if labels is None:
             return self.region()
         wanted = {fold(label) for label in ([labels] if isinstance(labels, str) else labels)}
-        return union([lesion.area_geometry for lesion in self.lesions if fold(lesion.label) in wanted])
+        chosen = {label for label in self.labels if {fold(label), fold(label.split(":")[0])} & wanted}
+        return union([lesion.area_geometry for lesion in self.lesions if lesion.label in chosen])
 
 
 def polygonal(geometry: BaseGeometry) -> BaseGeometry:

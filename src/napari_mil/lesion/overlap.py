@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _CHUNK = 1_000_000  # (edge, patch) pairs at a time: bounds memory to about 100 MB
+_MANY = 1_000  # vertices
 _FAR = 2**40  # beyond any slide; makes (polygon, x) one sortable whole number
 
 
@@ -55,7 +56,10 @@ def overlaps(polygons: Sequence[BaseGeometry] | npt.NDArray[np.object_], grid: P
     width, height = grid.patch_px_level0
     area = np.where(inside, float(width) * height, 0.0)
     border = np.flatnonzero(~inside)
-    border = border[shapely.intersects(parts[polygon[border]], boxes[patch[border]])]
+    # patches beside a polygon cost the sum below one term per edge: worth a question first if it has many
+    ask = shapely.get_num_coordinates(parts[polygon[border]]) > _MANY
+    beside = border[ask][~shapely.intersects(parts[polygon[border[ask]]], boxes[patch[border[ask]]])]
+    border = np.setdiff1d(border, beside, assume_unique=True) if len(beside) else border
     if len(border):
         used, local = np.unique(polygon[border], return_inverse=True)
         area[border] = _border_areas(parts[used], local, grid.coords[patch[border]], (width, height))

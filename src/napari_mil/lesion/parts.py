@@ -61,7 +61,7 @@ class Collector:
     def __init__(self) -> None:
         self.lesions: list[Lesion] = []
         self.problems: list[str] = []
-        self._ids: set[str] = set()
+        self._index: dict[str, int] = {}
 
     def skip(self, what: str, why: object) -> None:
         """An object is left out."""
@@ -83,11 +83,22 @@ class Collector:
 
     def add(self, lesion: Lesion, what: str) -> None:
         """Take an object in; an id that another has already is replaced."""
-        if lesion.id in self._ids:
+        if lesion.id in self._index:
             self.note(what, f"has the same id as another ({lesion.id}) and got a new one")
             lesion = replace(lesion, id=new_id())
-        self._ids.add(lesion.id)
+        self._index[lesion.id] = len(self.lesions)
         self.lesions.append(lesion)
+
+    def extend(self, identity: str, geometry: BaseGeometry) -> bool:
+        """Give an object that was taken in another part; False when there is none of this id."""
+        index = self._index.get(identity)
+        if index is None:
+            return False
+        parts = [*flat_parts(self.lesions[index].geometry), *flat_parts(geometry)]
+        polygons = [part for part in parts if isinstance(part, shapely.Polygon)]
+        joined = shapely.MultiPolygon(polygons) if len(polygons) == len(parts) else shapely.GeometryCollection(parts)
+        self.lesions[index] = self.lesions[index].with_geometry(joined)
+        return True
 
     def finish(self, **meta: Any) -> LesionSet:
         """The set, its invalid outlines repaired and counted."""

@@ -60,7 +60,8 @@ def save_lesions(folder: str | os.PathLike[str], slide_id: str, lesions: LesionS
 def _keep(path: Path, slide_id: str, old: bytes) -> None:
     folder = path.parent / "history" / slide_id
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    write_atomic(folder / f"{stamp}.geojson", old)
+    number = next(n for n in range(1000) if not (folder / f"{stamp}-{n:03d}.geojson").exists())  # coarse clocks
+    write_atomic(folder / f"{stamp}-{number:03d}.geojson", old)
     for outdated in lesion_history(path.parent, slide_id)[KEPT:]:
         outdated.unlink(missing_ok=True)
 
