@@ -39,6 +39,8 @@ class SlideLayers:
     """
 
     def __init__(self, viewer: ViewerModel, slide: Slide, slide_id: str, name: str) -> None:
+        from napari.settings import get_settings
+
         self.viewer, self.slide, self.slide_id, self.name = viewer, slide, slide_id, name
         self._refresher = TileRefresher(self._redraw)
         self._view: SlideView = slide.view(self._refresher.arrived)
@@ -46,11 +48,14 @@ class SlideLayers:
         self.image: Image
         self.overview: Image
         self.associated: list[Image] = []
+        self._shown = True
         self._make_layers()
         viewer.layers.events.removed.connect(self._on_removed)
+        get_settings().experimental.events.async_.connect(self._on_async)
 
     def _make_layers(self) -> None:
         from napari.layers import Image
+        from napari.settings import get_settings
 
         mpp = self.slide.mpp
         common: dict[str, Any] = {"rgb": True, "units": units_of(mpp), "cache": False}
@@ -63,6 +68,7 @@ class SlideLayers:
             translate=overview_translate,
             metadata=tag("overview", self.slide_id, path=str(self.slide.path), mpp=mpp),
             interpolation2d="linear",
+            visible=bool(get_settings().experimental.async_),
             **common,
         )
         self.image = Image(
@@ -74,8 +80,9 @@ class SlideLayers:
             interpolation2d="nearest",
             **common,
         )
+        there = set(self.slide.associated)  # names only: asking whether one is in it would read it
         for key in LABEL_NAMES:
-            if key not in self.slide.associated:
+            if key not in there:
                 continue
             # the picture itself is only read when it is made visible for the first time: it may carry a name
             layer = Image(
@@ -144,7 +151,9 @@ class SlideLayers:
 
     def show(self, visible: bool = True) -> None:
         """Show or hide image and overview; label and macro only ever hide with them."""
-        self.image.visible = self.overview.visible = visible
+        self._shown = visible
+        self.image.visible = visible
+        self._on_async()
         if not visible:
             for layer in self.associated:
                 layer.visible = False
@@ -178,13 +187,26 @@ class SlideLayers:
         if self._closed:
             return
         self._closed = True
+        from napari.settings import get_settings
+
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        get_settings().experimental.events.async_.disconnect(self._on_async)
         self._refresher.close()
         self._view.close()
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.image:
             self.close()
+
+    def _on_async(self, _: Any = None) -> None:
+        """The overview is drawn only where something could be black: in napari's asynchronous slicing.
+
+        Without it the image layer always covers the canvas, and a layer beneath it costs software OpenGL a quarter
+        of each frame.
+        """
+        from napari.settings import get_settings
+
+        self.overview.visible = self._shown and bool(get_settings().experimental.async_)
 
     def _redraw(self) -> None:
         if not self._closed and self.image.visible:

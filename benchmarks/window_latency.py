@@ -1,0 +1,291 @@
+"""How long the window leaves an event waiting while a person jumps, pans and zooms on a slow slide.
+
+Every read of the slide is delayed (20 ms by default, as on a network share). A timer beats every few ms in the
+window's thread; the gaps between beats are how long an event can wait. Prints p50, p95 and the longest gap per phase.
+
+    python benchmarks/window_latency.py [--slide FILE] [--delay-ms 20] [--load 2] [--seconds 4] [--json] [--check]
+
+Needs a display with OpenGL (without one: xvfb-run -a -s "-screen 0 1920x1200x24" python benchmarks/…).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BEAT_MS = 5
+FRAME_MS = 16
+CANVAS = (1920, 1080)
+
+
+class Delayed:
+    """A source of pixels, each read of which takes longer."""
+
+    def __init__(self, source: Any, delay_s: float) -> None:
+        self._source, self._delay_s = source, delay_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        time.sleep(self._delay_s)
+        pixels: npt.NDArray[np.uint8] = self._source.read(level, x, y, width, height)
+        return pixels
+
+
+class Made:
+    """60,000 × 60,000 pixels of a repeated texture, with native levels 1, 4 and 16 as scanners write them."""
+
+    name = vendor = "made"
+    level_dimensions = ((60_000, 60_000), (15_000, 15_000), (3_750, 3_750))
+    level_downsamples = (1.0, 4.0, 16.0)
+    properties: dict[str, str] = {}  # noqa: RUF012
+    mpp = (0.25, 0.25)
+    objective_power = 40.0
+    bounds = (0, 0, 60_000, 60_000)
+    associated_names: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self._texture = rng.integers(120, 250, (2048, 2048, 3), dtype=np.uint8)
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        rows = np.arange(y, y + height) % 2048
+        columns = np.arange(x, x + width) % 2048
+        return self._texture[rows].take(columns, axis=1)
+
+    def read_associated(self, name: str) -> npt.NDArray[np.uint8]:
+        raise KeyError(name)
+
+    def close(self) -> None:
+        pass
+
+
+class Beats:
+    """Gaps between the beats of a timer in the window's thread."""
+
+    def __init__(self) -> None:
+        from qtpy.QtCore import Qt, QTimer
+
+        self._last = time.perf_counter()
+        self._gaps: list[float] = []
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.setInterval(BEAT_MS)
+        self._timer.timeout.connect(self._beat)
+        self._timer.start()
+
+    def _beat(self) -> None:
+        now = time.perf_counter()
+        self._gaps.append((now - self._last) * 1000)
+        self._last = now
+
+    def take(self) -> dict[str, float]:
+        """Figures in ms since the last time."""
+        gaps = np.array(self._gaps or [0.0])
+        self._gaps.clear()
+        p50, p95 = np.percentile(gaps, [50, 95])
+        return {
+            "p50_ms": round(float(p50), 1),
+            "p95_ms": round(float(p95), 1),
+            "max_ms": round(float(gaps.max()), 1),
+            "beats": len(gaps),
+        }
+
+
+def wait(seconds: float) -> None:
+    """Let the window live for a while."""
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    loop = QEventLoop()
+    QTimer.singleShot(int(seconds * 1000), loop.quit)
+    loop.exec()
+
+
+def every_frame(seconds: float, act: Callable[[int], None]) -> None:
+    """Call `act(i)` each frame for a while, the window living in between."""
+    from qtpy.QtCore import QTimer
+
+    count = 0
+
+    def tick() -> None:
+        nonlocal count
+        act(count)
+        count += 1
+
+    timer = QTimer()
+    timer.setInterval(FRAME_MS)
+    timer.timeout.connect(tick)
+    timer.start()
+    wait(seconds)
+    timer.stop()
+
+
+def _burn(nice: int) -> None:
+    if hasattr(os, "nice"):
+        os.nice(nice)
+    rng = np.random.default_rng(0)
+    a = rng.random((512, 512), dtype=np.float32)
+    while True:
+        a = a @ a
+        a /= np.abs(a).max() + 1e-9
+
+
+@contextmanager
+def load(processes: int, nice: int) -> Iterator[None]:
+    """Other processes that compute at full load and low priority, as a training job does."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_burn, args=(nice,), daemon=True) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    try:
+        if workers:
+            time.sleep(2.0)
+        yield
+    finally:
+        for worker in workers:
+            worker.terminate()
+
+
+def phases(viewer: Any, shown: Any, beats: Beats, seconds: float) -> dict[str, dict[str, float]]:
+    """Jump to full resolution, pan by mouse, and zoom with the wheel; figures of each."""
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication, QWidget
+
+    from napari_mil.viewer import fit, go_to
+
+    window = next(w for w in QApplication.topLevelWidgets() if w.isVisible() and w.findChildren(QWidget))
+    canvas = next(w for w in window.findChildren(QWidget) if type(w).__name__.startswith("CanvasBackend"))
+    found: dict[str, dict[str, float]] = {}
+    width, height = shown.slide.dimensions
+    mpp = shown.slide.mpp or (1.0, 1.0)
+
+    fit(viewer)
+    wait(1.0)
+    beats.take()
+    wait(1.0)
+    found["idle"] = beats.take()
+    go_to(viewer, (height * mpp[1] / 2, width * mpp[0] / 2), 10 / mpp[0])
+    wait(1.5)
+    found["jump"] = beats.take()
+
+    middle = QPoint(canvas.width() // 2, canvas.height() // 2)
+    reach = min(canvas.width(), canvas.height()) // 3
+
+    def drag(i: int) -> None:
+        steps = max(1, reach // 24)
+        at = i % (2 * steps)
+        if at == 0:
+            QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle)
+        offset = at * 24 if at <= steps else (2 * steps - at) * 24
+        drift = (i // (2 * steps)) % 7 * 11
+        QTest.mouseMove(canvas, middle + QPoint(offset + drift, offset // 2))
+        if at == 2 * steps - 1:
+            QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle)
+
+    every_frame(seconds, drag)
+    QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle)
+    found["pan by mouse"] = beats.take()
+
+    def glide(i: int) -> None:
+        _, y, x = viewer.scene.camera.center
+        viewer.scene.camera.center = (0.0, y + 24 * mpp[1], x + 64 * mpp[0])
+
+    every_frame(seconds, glide)
+    found["pan over new ground"] = beats.take()
+
+    start = viewer.scene.camera.zoom
+
+    def zoom(i: int) -> None:
+        viewer.scene.camera.zoom = start * 2 ** (-2.5 * (1 - np.cos(i / 40)))
+
+    every_frame(seconds, zoom)
+    found["zoom"] = beats.take()
+    wait(1.0)
+    beats.take()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slide", type=Path, help="a slide file; a made one of 60,000 x 60,000 pixels otherwise")
+    parser.add_argument("--delay-ms", type=float, default=20.0)
+    parser.add_argument("--load", type=int, default=0, help="processes that compute at full load meanwhile")
+    parser.add_argument("--nice", type=int, default=10, help="their priority; a job's child has 10")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each phase")
+    parser.add_argument("--outlines", type=int, default=0, help="lesions on the slide")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--check", action="store_true", help="exit 1 when panning has p95 > 50 ms or a gap > 100 ms")
+    options = parser.parse_args()
+
+    import napari
+
+    from napari_mil.slide import Slide, open_slide
+    from napari_mil.viewer import LesionLayer, show_slide
+
+    if options.slide is None:
+        slide = Slide(Path("made.tif"), Delayed(Made(), options.delay_ms / 1000))
+    else:
+        plain = open_slide(options.slide)
+        slide = Slide(plain.path, Delayed(plain.source, options.delay_ms / 1000), plain.mpp)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(*CANVAS)
+    started = time.perf_counter()
+    shown = show_slide(viewer, slide)
+    opened = time.perf_counter() - started
+    if options.outlines:
+        lesions = LesionLayer(viewer, _outlines(slide, options.outlines), mpp=slide.mpp, slide_id=shown.slide_id)
+        viewer.layers.selection.active = lesions.layer
+    wait(0.5)
+    with load(options.load, options.nice):
+        found = phases(viewer, shown, Beats(), options.seconds)
+    result = {
+        "canvas": list(viewer.canvas.size[::-1]),
+        "delay_ms": options.delay_ms,
+        "load": options.load,
+        "outlines": options.outlines,
+        "open_ms": round(opened * 1000, 1),
+        "machine": platform.processor() or platform.machine(),
+        "phases": found,
+    }
+    shown.close()
+    viewer.close()
+    slide.close()
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(f"canvas {result['canvas']}, {options.delay_ms:g} ms a read, {options.load} busy processes")
+        for name, figures in found.items():
+            print(f"{name:>20}: " + "  ".join(f"{key} {value}" for key, value in figures.items()))
+    pans = [found["pan by mouse"], found["pan over new ground"]]
+    bad = any(figures["p95_ms"] > 50 or figures["max_ms"] > 100 for figures in pans)
+    return 1 if options.check and bad else 0
+
+
+def _outlines(slide: Any, count: int) -> Any:
+    import shapely
+
+    from napari_mil.lesion import Lesion, LesionSet
+
+    rng = np.random.default_rng(1)
+    angle = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    centers = rng.uniform(0, slide.dimensions, (count, 2))
+    ring = np.column_stack([np.cos(angle), np.sin(angle)])
+    return LesionSet(Lesion(shapely.Polygon(c + ring * rng.uniform(300, 900, (100, 1)))) for c in centers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

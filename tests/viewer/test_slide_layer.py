@@ -1,0 +1,204 @@
+"""A slide's layers: placed in µm, never waiting for pixels, threads ended with them."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.settings import get_settings
+from qtpy.QtTest import QTest
+
+from napari_mil.errors import SlideError
+from napari_mil.viewer import ActiveSlide, LesionLayer, find_layers, is_ours, show_slide
+from napari_mil.viewer.refresh import TileRefresher
+from napari_mil.viewer.tags import tag_of
+
+from .fakes import FakeSlide
+
+
+@pytest.fixture
+def viewer(qapp):
+    return ViewerModel()
+
+
+def test_layers_lie_exactly_over_each_other_in_um(viewer):
+    slide = FakeSlide(2000, 1600, mpp=(0.5, 0.25))
+    shown = show_slide(viewer, slide)
+    assert [layer.name for layer in viewer.layers] == ["fake.svs overview", "fake.svs"]
+    assert all(str(unit) == "micrometer" for layer in viewer.layers for unit in layer.units)
+    assert viewer.canvas.overlays.scale_bar.visible
+    assert shown.image.scale == pytest.approx((0.25, 0.5))
+    assert shown.image.multiscale
+    assert shown.mpp_known
+    outer = [np.asarray(layer.data[0].shape if layer.multiscale else layer.data.shape)[:2] for layer in viewer.layers]
+    corners = []
+    for layer, shape in zip(viewer.layers, outer, strict=True):
+        first = np.asarray(layer.data_to_world((-0.5, -0.5)))
+        last = np.asarray(layer.data_to_world(shape - 0.5))
+        corners.append((first, last))
+    assert corners[0][0] == pytest.approx(corners[1][0], abs=1e-9)
+    assert corners[0][1] == pytest.approx(corners[1][1], abs=1e-9)
+    assert corners[1][0] == pytest.approx((-0.125, -0.25))
+    shown.close()
+
+
+def test_unknown_scale_is_pixels_until_it_is_given(viewer):
+    slide = FakeSlide(mpp=None)
+    shown = show_slide(viewer, slide)
+    assert not shown.mpp_known
+    assert {str(unit) for unit in shown.image.units} == {"pixel"}
+    assert tag_of(shown.image)["mpp"] is None
+    shown.set_mpp(0.5)
+    assert shown.mpp_known
+    assert {str(unit) for layer in shown.layers for unit in layer.units} == {"micrometer"}
+    assert shown.image.scale == pytest.approx((0.5, 0.5))
+    assert tag_of(shown.image)["mpp"] == (0.5, 0.5)
+    shown.close()
+
+
+def test_label_and_macro_stay_unread_until_someone_shows_them(viewer):
+    class Jealous(dict):
+        read = ()
+
+        def __getitem__(self, key):
+            self.read = (*self.read, key)
+            return super().__getitem__(key)
+
+        def __contains__(self, key):
+            raise AssertionError("asking whether a picture is there reads it")
+
+    pictures = Jealous(label=np.full((30, 40, 3), 9, np.uint8), macro=np.full((30, 90, 3), 7, np.uint8))
+    shown = show_slide(viewer, FakeSlide(associated=pictures))
+    assert [layer.name for layer in shown.associated] == ["fake.svs label", "fake.svs macro"]
+    assert not any(layer.visible for layer in shown.associated)
+    assert pictures.read == ()
+    shown.show_associated("label")
+    assert pictures.read == ("label",)
+    assert shown.associated[0].visible
+    assert shown.associated[0].data.shape == (30, 40, 3)
+    shown.hide()
+    assert not any(layer.visible for layer in shown.layers)
+    with pytest.raises(SlideError, match="no map picture"):
+        shown.show_associated("map")
+    shown.close()
+
+
+def test_missing_tiles_never_wait_and_arrive_later(viewer):
+    slide = FakeSlide(4000, 4000, delay_s=0.3)
+    started = time.perf_counter()
+    shown = show_slide(viewer, slide)
+    shown.image.corner_pixels = np.array([[0, 0, 0], [1023, 1023, 2]])
+    view = np.asarray(shown.image.data[0][:1024, :1024])
+    assert time.perf_counter() - started < 2.0
+    assert not np.array_equal(view, slide.chain[0][:1024, :1024])
+    deadline = time.monotonic() + 5
+    while slide.views[0].loaded < 4 and time.monotonic() < deadline:
+        QTest.qWait(20)
+    assert np.array_equal(np.asarray(shown.image.data[0][:1024, :1024]), slide.chain[0][:1024, :1024])
+    shown.close()
+
+
+def test_arrivals_refresh_in_this_thread_and_seldom(qapp):
+    calls: list[int] = []
+    refresher = TileRefresher(lambda: calls.append(threading.get_ident()))
+    stop = time.monotonic() + 0.4
+
+    def arrive():
+        while time.monotonic() < stop:
+            refresher.arrived()
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=arrive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    QTest.qWait(500)
+    for thread in threads:
+        thread.join()
+    assert set(calls) == {threading.get_ident()}
+    assert 4 <= len(calls) <= 16
+    refresher.close()
+    refresher.arrived()
+    QTest.qWait(60)
+    assert len(calls) <= 16
+
+
+def test_removing_the_image_layer_ends_the_view(viewer):
+    slide = FakeSlide()
+    shown = show_slide(viewer, slide)
+    viewer.layers.remove(shown.image)
+    assert slide.views[0].closed
+    shown.close()
+    shown.remove()
+    assert len(viewer.layers) == 0
+
+
+def test_the_overview_is_drawn_only_where_it_could_be_seen(viewer):
+    setting = get_settings().experimental
+    before = setting.async_
+    try:
+        setting.async_ = False
+        shown = show_slide(viewer, FakeSlide())
+        assert not shown.overview.visible
+        setting.async_ = True
+        assert shown.overview.visible
+        shown.hide()
+        assert not shown.overview.visible
+        shown.show()
+        assert shown.overview.visible
+        shown.close()
+    finally:
+        setting.async_ = before
+
+
+def test_switching_slides_keeps_camera_outlines_and_other_layers(viewer):
+    slides = {"a": FakeSlide(name="a.svs"), "b": FakeSlide(1000, 900, name="b.svs")}
+    active = ActiveSlide(viewer)
+    left: list[object] = []
+    active.changing.connect(left.append)
+    other = viewer.add_points(np.zeros((1, 2)), name="someone else's", units=("µm", "µm"))
+    shown = active.show("a", lambda: slides["a"])
+    lesions = LesionLayer(viewer, None, mpp=shown.slide.mpp, slide_id="a")
+    lesions.layer.add(np.array([[0, 0], [0, 90], [90, 90]]), shape_type="polygon")
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 123.0, 45.0), 3.5
+    started = time.perf_counter()
+    active.show("b", lambda: slides["b"])
+    assert time.perf_counter() - started < 1.0
+    assert left == ["a"]
+    assert slides["a"].closed
+    assert slides["a"].views[0].closed
+    assert not find_layers(viewer, slide_id="a")
+    assert len(find_layers(viewer, slide_id="b")) == 2
+    assert other in viewer.layers
+    assert not is_ours(other)
+    assert viewer.scene.camera.zoom != 3.5
+    assert active.camera_of("a") == {"center": [123.0, 45.0], "zoom": 3.5}
+    slides["a"].closed = False
+    active.show("a", lambda: slides["a"])
+    assert viewer.scene.camera.zoom == 3.5
+    assert tuple(viewer.scene.camera.center[1:]) == (123.0, 45.0)
+    assert lesions.layer in viewer.layers
+    assert len(lesions.lesions) == 1
+    lesions.undo()
+    assert len(lesions.lesions) == 0
+    lesions.redo()
+    assert lesions.layer.nshapes == 1
+    active.close()
+    assert list(viewer.layers) == [other]
+
+
+def test_a_slide_that_cannot_be_opened_changes_nothing(viewer):
+    active = ActiveSlide(viewer)
+    active.show("a", FakeSlide)
+
+    def refuse():
+        raise SlideError("broken.svs is cut short.")
+
+    before = list(viewer.layers)
+    with pytest.raises(SlideError):
+        active.show("b", refuse)
+    assert list(viewer.layers) == before
+    assert active.slide_id == "a"
+    active.close()
