@@ -8,27 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_mil.geometry import Pair
-from napari_mil.lesion.classes import LESION_CLASSES, ClassRoles
-
-try:
-    from napari_mil.slide import TileConfig, TissueConfig
-except ImportError:
-
-    class TissueConfig(BaseModel):  # type: ignore[no-redef]
-        """Stand-in until the room is there."""
-
-        method: str = "multi_otsu"
-        threshold: float | None = None
-        background: str = "auto"
-
-    class TileConfig(BaseModel):  # type: ignore[no-redef]
-        """Stand-in until the room is there."""
-
-        target_mpp: float = 0.5
-        patch_px: int = 224
-        stride_px: int | None = None
-        min_tissue: float = 0.05
-
+from napari_mil.lesion import LESION_CLASSES, ClassRoles
+from napari_mil.slide import TileConfig, TissueConfig
 
 SCHEMA_VERSION = 1
 Role = Literal["train", "validation", "test"]
