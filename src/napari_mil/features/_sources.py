@@ -35,20 +35,20 @@ class SlideLike(Protocol):
 
 def read_patches(slide: Any, grid: PatchGrid, indices: npt.NDArray[np.int64], out_px: int) -> Pixels:
     """(len(indices), out_px, out_px, 3) uint8: the patches of a grid by their index."""
-    from napari_mil import slide as slides
+    from napari_mil.slide import read_patches as patches_of
 
-    return np.asarray(slides.read_patches(slide, grid, indices, out_px))
+    return patches_of(slide, grid, indices, out_px)
 
 
 def resampling() -> str:
     """How the pixels come to be, in words that stand in the feature file."""
-    from napari_mil import slide as slides
+    from napari_mil.slide import RESAMPLING
 
-    return str(slides.RESAMPLING)
+    return RESAMPLING
 
 
-def read_level(slide: SlideLike, grid: PatchGrid, out_px: int) -> int:
-    """The native level that is read: the coarsest that is no coarser than the patch wanted."""
-    wanted = min(grid.patch_px_level0) / out_px
-    fine = [level for level, factor in enumerate(slide.level_downsamples) if factor <= wanted * 1.01]
-    return max(fine, default=0)
+def read_level(slide: Any, grid: PatchGrid, out_px: int) -> int:
+    """The native level that is read for patches of this size."""
+    from napari_mil.slide import read_level as level_of
+
+    return level_of(slide, grid, out_px)
