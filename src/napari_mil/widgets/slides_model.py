@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_mil.viewer.session import Session
 
 THUMBNAIL = QSize(64, 48)
-COLUMNS = ("", "Slide", "Label", "Role", "All outlined?", "Patient", "Features")
+COLUMNS = ("", "Slide", "Label", "Role", "Outlined?", "Patient", "Features")
 PICTURE, SLIDE, LABEL, ROLE, OUTLINED, PATIENT, FEATURES = range(len(COLUMNS))
 ROLES = ("", "train", "validation", "test")
 OUTLINED_ANSWERS = ("", "yes", "no")

@@ -83,7 +83,8 @@ class SlidesPage(Page):
         self.body.addWidget(self.table, 1)
         self.summary = Note()
         self.body.addWidget(self.summary)
-        self.scale = Section("This slide's scale")
+        self.scale = Section("This slide's scale", foldable=True)
+        self._scale_of: object = None
         self.mpp = QDoubleSpinBox(decimals=4, minimum=0.0, maximum=20.0, singleStep=0.05, suffix=" µm/px")
         self.mpp.setSpecialValueText("unknown")
         self.mpp_slide = Action("For this slide", lambda: self.session.set_mpp(self.mpp.value(), everywhere=False))
@@ -119,10 +120,10 @@ class SlidesPage(Page):
         assert horizontal is not None
         vertical.setDefaultSectionSize(THUMBNAIL.height() + 4)
         vertical.hide()
-        for column, width in ((PICTURE, 70), (LABEL, 66), (ROLE, 72), (OUTLINED, 84), (PATIENT, 64), (FEATURES, 62)):
+        for column, width in ((PICTURE, 70), (LABEL, 58), (ROLE, 70), (OUTLINED, 68), (PATIENT, 56), (FEATURES, 56)):
             table.setColumnWidth(column, width)
         horizontal.setSectionResizeMode(SLIDE, QHeaderView.ResizeMode.Interactive)
-        table.setColumnWidth(SLIDE, 120)
+        table.setColumnWidth(SLIDE, 100)
         labels = ChoiceDelegate(table, lambda: ["", *self.session.label_names], editable=True)
         table.setItemDelegateForColumn(LABEL, labels)
         table.setItemDelegateForColumn(ROLE, ChoiceDelegate(table, lambda: ROLES))
@@ -207,6 +208,9 @@ class SlidesPage(Page):
         )
         slide = self.session.stage.slide
         self.scale.setVisible(slide is not None)
+        if slide is not self._scale_of:
+            self._scale_of = slide
+            self.scale.set_folded(slide is not None and slide.mpp_source == "file")
         if slide is not None:
             self.mpp.setValue(slide.mpp[0] if slide.mpp else 0.0)
             where = {"file": "read from the file", "user": "given by a person"}.get(slide.mpp_source or "", "unknown")
