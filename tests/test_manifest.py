@@ -73,7 +73,7 @@ def test_the_reader_claims_slides_and_outlines_only(manifest: PluginManifest, na
 def test_settings_are_kept_by_napari_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import napari.settings
 
-    from napari_mil._settings import Settings, read_settings
+    from napari_mil.viewer.settings import Settings, read_settings
 
     monkeypatch.setattr(napari.settings, "_PLUGIN_SETTINGS", {})
     kept = napari.settings.get_plugin_settings("napari-mil", path_dir=tmp_path)
@@ -82,7 +82,6 @@ def test_settings_are_kept_by_napari_and_read(monkeypatch: pytest.MonkeyPatch, t
     kept.lesions.autosave_seconds = 1.0
     kept.computing.device = "cpu"
     assert read_settings() == Settings(64, 1.0, "cpu")
-    assert read_settings().tile_cache_bytes == 64 * 2**20
     with pytest.raises(ValueError, match="abacus"):
         kept.computing.device = "abacus"
     with pytest.raises(ValueError, match=r"less than or equal to 5"):
@@ -92,26 +91,38 @@ def test_settings_are_kept_by_napari_and_read(monkeypatch: pytest.MonkeyPatch, t
 def test_without_a_manifest_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     import napari.settings
 
-    from napari_mil._settings import Settings, read_settings
+    from napari_mil.viewer.settings import Settings, read_settings
 
     monkeypatch.setattr(napari.settings, "_PLUGIN_SETTINGS", {"another-plugin": object()})
     assert read_settings() == Settings()
-    assert read_settings().tile_cache_bytes is None
 
 
-def test_every_setting_acts() -> None:
+def test_every_setting_acts(manifest: PluginManifest) -> None:
     """A setting that nothing reads is a lie in the preferences."""
     from dataclasses import fields
 
-    from napari_mil._settings import Settings
+    from napari_mil.viewer.settings import Settings
 
-    source = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py") if path.name != "_settings.py"
-    )
-    assert "read_settings(" in source
-    for field in fields(Settings):
-        name = "tile_cache_bytes" if field.name == "tile_cache_mb" else field.name
-        assert f".{name}" in source, f"{field.name} is declared, but nothing reads it"
+    rooms = [path for path in (ROOT / "src").rglob("*.py") if path.name != "settings.py"]
+    source = "".join(path.read_text(encoding="utf-8") for path in rooms)
+    declared = {
+        key for configuration in manifest.contributions.configurations.values() for key in configuration.properties
+    }
+    assert declared == {field.name for field in fields(Settings)}
+    assert "settings.autosave_seconds" in source
+    assert "settings.device" in source
+
+
+def test_the_tile_cache_takes_the_size_that_was_set() -> None:
+    from napari_mil.slide import tile_cache
+    from napari_mil.slide.cache import set_cache_limit
+    from napari_mil.viewer.settings import Settings, apply_cache_limit
+
+    try:
+        apply_cache_limit(Settings(tile_cache_mb=7))
+        assert tile_cache().limit_bytes == 7 * 2**20
+    finally:
+        set_cache_limit(None)
 
 
 def test_the_wheel_and_the_source_archive_carry_the_manifest(tmp_path: Path) -> None:

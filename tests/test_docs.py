@@ -1,0 +1,94 @@
+"""The documentation builds without a warning, shows what exists, and its examples run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
+
+
+def test_the_documentation_builds_strictly(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    pytest.importorskip("myst_parser")
+    pytest.importorskip("furo")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "trees")]
+        + [str(ROOT / "docs"), str(tmp_path / "html")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "html" / "tutorial.html").is_file()
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_pictures_and_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"!?\[[^\]]*\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r'<img[^>]+src="([^"]+)"', text)
+    local = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert not [target for target in local if not (page.parent / target).exists()]
+
+
+def test_every_preset_and_every_page_is_explained() -> None:
+    from napari_mil import Method
+
+    methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert not [name for name in Method.presets() if f"`{name}`" not in methods]
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = set(index.split(":hidden:")[1].split("```")[0].split())
+    assert listed == {page.stem for page in PAGES} - {"index"}
+
+
+def test_every_command_is_documented() -> None:
+    """docs/cli.md names the commands that exist, and no others."""
+    from typer.main import get_command
+
+    cli = pytest.importorskip("napari_mil.cli")
+    commands = set(get_command(cli.app).commands)  # type: ignore[attr-defined]
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^## `napari-mil (\S+)", text, flags=re.MULTILINE)) == commands
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_examples_run(page: Path, tmp_path: Path, sample_project: Path) -> None:
+    """Python of a page runs from top to bottom, beside a project called my-project."""
+    blocks = python_blocks(page)
+    if not blocks:
+        pytest.skip("no Python on this page")
+    import shutil
+
+    shutil.copytree(sample_project.parent, tmp_path / "cohort")
+    (tmp_path / "cohort" / "project").rename(tmp_path / "cohort" / "my-project")
+    script = tmp_path / "cohort" / "page.py"  # a file: the examples start child processes, and these read it again
+    script.write_text("\n".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path / "cohort",
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def sample_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from napari_mil.sample import create_sample
+
+    return create_sample(tmp_path_factory.mktemp("sample"), n_slides=12, seed=0, size=(2048, 1536))
