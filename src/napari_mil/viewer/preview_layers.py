@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mil.geometry import PatchGrid, raster_transform
+from napari_mil.geometry import Pair, PatchGrid, raster_transform
 
 from .tags import UM, find_layers, tag, tag_of, units_of
 
@@ -21,7 +22,8 @@ Color = tuple[int, int, int]
 PATCH_COLORS: dict[int | None, Color] = {1: (200, 0, 0), 0: (40, 110, 220), -1: (150, 150, 150), None: (40, 160, 90)}
 """Lesion, not, unknown, and patches without labels."""
 TISSUE_COLOR: Color = (40, 160, 90)
-CELL_PX = 8
+FACE_ALPHA = 90
+CELLS = 8
 """Raster pixels along a patch, so that a border of one of them can be painted."""
 MAX_RASTER_PX = 4096
 
@@ -75,37 +77,44 @@ def show_patches(
 
 def patch_picture(
     grid: PatchGrid, labels: npt.NDArray[np.int8] | None = None
-) -> tuple[npt.NDArray[np.uint8], tuple[float, float], tuple[float, float]]:
-    """RGBA raster of a grid's patches, with the level-0 origin (x, y) and cell size (x, y) of its pixels."""
+) -> tuple[npt.NDArray[np.uint8], Pair, Pair]:
+    """RGBA raster of a grid's patches, with the level-0 origin (x, y) and cell size (x, y) of its pixels.
+
+    Patches on one lattice, overlapping or not, lie exactly where they are; on several, within 1/16 of a patch.
+    """
     if len(grid) == 0:
         return np.zeros((1, 1, 4), dtype=np.uint8), (0.0, 0.0), (1.0, 1.0)
-    boxes = grid.boxes.astype(float)
-    origin = boxes[:, :2].min(axis=0)
-    extent = boxes[:, 2:].max(axis=0) - origin
-    patch = np.asarray(grid.patch_px_level0, dtype=float)
-    cell = np.maximum(patch / CELL_PX, extent / MAX_RASTER_PX)
-    shape = np.ceil(extent / cell - 1e-9).astype(int)
-    picture = np.zeros((shape[1], shape[0], 4), dtype=np.uint8)
-    start = np.round((boxes[:, :2] - origin) / cell).astype(int)
-    size = np.maximum(np.round(patch / cell).astype(int), 1)
-    border = bool((size >= 4).all())
-    colors = np.zeros((len(grid), 4), dtype=np.uint8)
-    if labels is None:
-        colors[:] = (*PATCH_COLORS[None], 90)
-    else:
-        for value in (0, -1, 1):
-            colors[np.asarray(labels) == value] = (*PATCH_COLORS[value], 90)
-    order = np.arange(len(grid)) if labels is None else np.argsort(np.asarray(labels), kind="stable")
-    x, y = start[order, 0], start[order, 1]
-    for row in range(size[1]):
-        for column in range(size[0]):
-            edge = border and (row in (0, size[1] - 1) or column in (0, size[0] - 1))
-            paint = colors[order].copy()
-            if edge:
-                paint[:, 3] = 255
-            inside = (y + row < picture.shape[0]) & (x + column < picture.shape[1])
-            picture[y[inside] + row, x[inside] + column] = paint[inside]
+    origin = grid.coords.min(axis=0)
+    patch = np.asarray(grid.patch_px_level0)
+    extent = grid.coords.max(axis=0) + patch - origin
+    cell = np.array([_cell_px(grid.coords[:, k] - origin[k], int(patch[k]), int(extent[k])) for k in (0, 1)])
+    width, height = np.maximum(np.round(extent / cell), 1).astype(int)
+    size = np.clip(np.round(patch / cell).astype(int), 1, (width, height))
+    start = np.minimum(np.round((grid.coords - origin) / cell).astype(np.int64), (width - size[0], height - size[1]))
+    raster = np.zeros(width * height, dtype=np.uint8)  # 2 × place in PATCH_COLORS + 1 within, + 2 on the border
+    first = start[:, 1] * width + start[:, 0]
+    offsets = np.arange(size[1])[:, None] * width + np.arange(size[0])
+    rim = np.zeros(offsets.shape, dtype=bool)
+    if (size >= 4).all():
+        rim[[0, -1]] = rim[:, [0, -1]] = True
+    values = list(PATCH_COLORS)
+    for on_rim in (False, True):
+        places = offsets[rim == on_rim]
+        for value in (None,) if labels is None else (0, -1, 1):
+            chosen = first if value is None else first[np.asarray(labels) == value]
+            for some in np.array_split(chosen, max(1, len(chosen) * len(places) // 2_000_000)):
+                raster[some[:, None] + places] = 2 * values.index(value) + 1 + on_rim
+    table = np.array([(0, 0, 0, 0), *((*color, a) for color in PATCH_COLORS.values() for a in (FACE_ALPHA, 255))])
+    picture = table.astype(np.uint8)[raster.reshape(height, width)]
     return picture, (float(origin[0]), float(origin[1])), (float(cell[0]), float(cell[1]))
+
+
+def _cell_px(starts: npt.NDArray[np.int64], patch: int, extent: int) -> float:
+    """Level-0 pixels of a raster pixel along one axis: a whole part of patch and positions where that is not tiny."""
+    common = math.gcd(int(np.gcd.reduce(starts)), patch)
+    parts = patch // common
+    cell = common / math.ceil(CELLS / parts) if parts <= 2 * CELLS else patch / CELLS
+    return max(cell, extent / MAX_RASTER_PX)
 
 
 def _show(
