@@ -81,7 +81,8 @@ def _usable(dimensions: tuple[Size, ...], downsamples: tuple[float, ...]) -> lis
             x = y = stated
             w, h = (min(n, math.ceil(side / stated - 1e-6)) for n, side in ((w, width), (h, height)))
         before = levels[-1].downsample
-        same_field = abs(x - y) / max(x, y) * min(w, h) <= 2 and w > 0 and h > 0
+        covers = w * x >= width - 2 * x and h * y >= height - 2 * y
+        same_field = covers and abs(x - y) / max(x, y) * min(w, h) <= 2
         if same_field and min(x / before[0], y / before[1]) >= _SAME:
             levels.append(ChainLevel((w, h), (x, y), index))
     return levels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from .plain_source import PlainSource, check_size, to_rgb
 from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, plausible_mpp
 from .tiff_level import TiffLevel, can_read
 
+if TYPE_CHECKING:
+    from .openslide_source import OpenSlideSource
+
 _RESOLUTION = ("XResolution", "YResolution", "ResolutionUnit")
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 
@@ -22,37 +25,45 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
     """A TIFF of no scanner's own kind: by OpenSlide, tile by tile, or whole, whichever shows most of it."""
     import tifffile
 
-    from .openslide_source import OpenSlideSource
-
     try:
         tif = tifffile.TiffFile(path)
         series = max(tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
         levels = list(series.levels)
     except Exception as error:  # tifffile raises whatever its parsing met: struct.error, IndexError, ...
         if openslide_knows_it:
+            from .openslide_source import OpenSlideSource
+
             return OpenSlideSource(path)
         raise SlideError(
             f"{path.name} begins like a TIFF but cannot be understood ({error}); it is damaged or cut short: copy it "
             f"anew or export it again."
         ) from error
-    keep = False
     try:
         if openslide_knows_it and not tif.is_ome:
-            slide = OpenSlideSource(path)
-            if len(slide.level_dimensions) >= len(levels):
+            slide = _openslide(path)
+            if slide is not None and len(slide.level_dimensions) >= len(levels):
+                tif.close()
                 return slide
-            slide.close()
         _check_kind(path, series)
-        tiled = series.keyframe.is_tiled or len(levels) > 1
-        if tiled and all(_by_segments(level) for level in levels):
-            keep = True
+        if (series.keyframe.is_tiled or len(levels) > 1) and all(_by_segments(level) for level in levels):
             return TiffSource(path, tif, series)
         page = series.keyframe
         check_size(path, page.imagewidth, page.imagelength)
-        return PlainSource(path, _whole(path, series), "ome-tiff" if tif.is_ome else "tiff", mpp=_mpp(tif, series))
-    finally:
-        if not keep:
-            tif.close()
+        source = PlainSource(path, _whole(path, series), "ome-tiff" if tif.is_ome else "tiff", mpp=_mpp(tif, series))
+    except BaseException:
+        tif.close()
+        raise
+    tif.close()
+    return source
+
+
+def _openslide(path: Path) -> OpenSlideSource | None:
+    from .openslide_source import OpenSlideSource
+
+    try:
+        return OpenSlideSource(path)
+    except SlideError:  # a compression that OpenSlide lacks; tifffile may have it
+        return None
 
 
 class TiffSource:
