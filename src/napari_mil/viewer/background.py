@@ -7,15 +7,18 @@ napari's workers swallow every RuntimeError (torch's out-of-memory is one) and t
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from napari.qt.threading import create_worker
+from qtpy.QtCore import QCoreApplication
 
 from napari_mil.errors import MilError
 
 T = TypeVar("T")
+PATIENCE_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -94,5 +97,10 @@ class Background:
         worker.start()
 
     def close(self) -> None:
-        """Drop what is still to arrive; threads end on their own."""
+        """Drop what is still to arrive, and give threads under way a moment to end."""
         self._open = False
+        deadline = time.monotonic() + PATIENCE_S
+        app = QCoreApplication.instance()
+        while self._workers and app is not None and time.monotonic() < deadline:
+            app.processEvents()
+            time.sleep(0.005)

@@ -290,14 +290,11 @@ class Session:
         if self.project is None:
             return
         try:
-            changed, unknown = self.project.merge_table(path, mapping)
+            sentence = self.project.merge_table(path, mapping)
         except (MilError, OSError) as error:
             self.failed(error)
             return
-        missing = (
-            f" {len(unknown)} rows name slides that the project lacks: {', '.join(unknown[:3])}." if unknown else ""
-        )
-        self.say(f"{path.name}: {len(changed)} slides took its values.{missing}")
+        self.say(sentence)
         self._look_at_slides()
         self.slides_changed.emit(None)
 
@@ -310,10 +307,7 @@ class Session:
             self.say(f"{mpp} µm per pixel is not plausible; expected 0.05 to 20 (20x: about 0.5, 40x: about 0.25).")
             return
         try:
-            if everywhere:
-                self.project.set_mpp(mpp, folder=self.project.slide_path(stage.slide_id).parent)
-            else:
-                self.project.set_mpp(mpp, slide_id=stage.slide_id)
+            self.project.set_mpp(stage.slide_id, mpp, folder=everywhere)
         except MilError as error:
             self.failed(error)
             return

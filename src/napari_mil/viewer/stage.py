@@ -132,12 +132,10 @@ class Stage:
         self._asked += 1
         asked = self._asked
 
-        path, mpp = project.slide_path(slide_id), project.mpp_of(slide_id)
-
         def open_it() -> tuple[Slide, LesionSet]:
-            from napari_mil.slide import open_slide
+            from napari_mil.study.prepare import open_project_slide
 
-            slide = open_slide(path, mpp=mpp)
+            slide = open_project_slide(project, slide_id)
             try:
                 slide.thumbnail(1024)  # read here, so that the window finds it in the cache
                 return slide, project.lesions(slide_id)
