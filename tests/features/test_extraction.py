@@ -178,7 +178,7 @@ def test_the_encoders_failure_stops_the_readers_and_keeps_the_rows(
                 rows[2] = np.nan
             return rows
 
-    with pytest.raises(FeatureError, match="patch 18 .* not finite"):
+    with pytest.raises(FeatureError, match=r"patch 18 .* not finite"):
         run(slide, grid, Failing(), tmp_path / "s.h5", batch_size=8)
     assert not reader_threads()
     assert run(slide, grid, MeanEncoder(), tmp_path / "s.h5", batch_size=8)[0][0].done == 16
@@ -188,7 +188,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     slide: FakeSlide, grid: PatchGrid, tmp_path: Path
 ) -> None:
     out = tmp_path / "s.h5"
-    with pytest.raises(FeatureError, match="has no patches.*tissue"):
+    with pytest.raises(FeatureError, match=r"has no patches.*tissue"):
         run(slide, grid.select(np.array([], dtype=int)), MeanEncoder(), out)
     with pytest.raises(FeatureError, match="at least 1"):
         run(slide, grid, MeanEncoder(), out, batch_size=0)

@@ -181,7 +181,7 @@ def test_numbers_that_are_not_finite_are_refused_with_their_patch(tmp_path: Path
     rows[13, 2] = 1e6
     with FeatureWriter(path, header(), grid, 5) as writer:
         assert writer.rows_done == 10
-        with pytest.raises(FeatureError, match="patch 13 .* too large for float16"):
+        with pytest.raises(FeatureError, match=r"patch 13 .* too large for float16"):
             writer.append(rows[10:])
 
 
@@ -208,7 +208,7 @@ def finished(path: Path, count: int = 40) -> Path:
 
 
 def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(FeatureError, match="no feature file.*Extract"):
+    with pytest.raises(FeatureError, match=r"no feature file.*Extract"):
         read_features(tmp_path / "absent.h5")
 
     cut = finished(tmp_path / "cut.h5")
@@ -232,7 +232,7 @@ def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
     with h5py.File(undone, "r+") as file:
         file.attrs["done"] = False
         file.attrs["rows_done"] = 12
-    with pytest.raises(FeatureError, match="unfinished .12 of 40 rows"):
+    with pytest.raises(FeatureError, match=r"unfinished .12 of 40 rows"):
         read_features(undone)
 
     newer = finished(tmp_path / "newer.h5")
