@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +126,7 @@ def load_map(path: Path | str) -> AttentionMap:
                 bound_um=float(a["bound_um"]),
                 mpp=(float(a["mpp"][0]), float(a["mpp"][1])),
             )
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, EOFError, BadZipFile) as error:
         raise MilError(f"{path}: is no map of napari-mil ({error}); export it again.") from error
 
 

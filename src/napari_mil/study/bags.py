@@ -13,6 +13,7 @@ from napari_mil.errors import ProjectError
 from napari_mil.geometry import PatchGrid
 
 if TYPE_CHECKING:
+    from napari_mil.lesion import ClassRoles, LesionSet
     from napari_mil.mil import Bag
 
     from .project import Project
@@ -83,26 +84,22 @@ def slide_patch_labels(project: Project, slide_id: str, grid: PatchGrid) -> npt.
     outlines are 0 only when a person said that all lesions are outlined; unanswered counts as partial. A slide without
     a lesion outline is all −1, save what is outlined as normal.
     """
-    from napari_mil.lesion import patch_labels
+    return labels_of(project, slide_id, grid, project.lesions(slide_id), project.config.classes)
 
-    row = project.slide(slide_id)
-    lesions = project.lesions(slide_id)
-    classes = project.config.classes
-    negative = project.label_index(slide_id) == 0
-    if negative:
+
+def labels_of(
+    project: Project, slide_id: str, grid: PatchGrid, lesions: LesionSet, classes: ClassRoles
+) -> npt.NDArray[np.int8]:
+    """`slide_patch_labels` for outlines that need not be saved yet."""
+    from napari_mil.lesion import Role, patch_labels
+
+    if project.label_index(slide_id) == 0:
         if len(lesions) == 0:
             return np.zeros(len(grid), dtype=np.int8)
         labels = patch_labels(lesions, grid, classes=classes)
         return np.where(labels == 1, 0, labels).astype(np.int8)
-    outlined = has_lesion_outline(project, slide_id)
-    return patch_labels(lesions, grid, partial=not outlined or row.partial_annotation is not False, classes=classes)
-
-
-def has_lesion_outline(project: Project, slide_id: str) -> bool:
-    """Whether at least one outline of a slide is of a lesion class."""
-    from napari_mil.lesion import Role
-
-    return any(project.config.classes.role(lesion.label) is Role.LESION for lesion in project.lesions(slide_id))
+    exhaustive = project.slide(slide_id).partial_annotation is False and bool(lesions.of_role(Role.LESION, classes))
+    return patch_labels(lesions, grid, partial=not exhaustive, classes=classes)
 
 
 def tissue_pixels(feature_path: Path, grid: PatchGrid) -> npt.NDArray[np.int64] | None:

@@ -31,7 +31,7 @@ def project_provenance(project: Project, slide_ids: Iterable[str] | None = None)
     dict
         `project`, `split` {role: [ids]}, `slides` {id: patient_id, label, role, partial_annotation, fingerprint,
         features_hash, lesions_sha256}, `label_names`, `classes`, `features` {encoder, weights_sha256, target_mpp,
-        patch_px, dim, …}, `versions`, `platform`.
+        patch_px, dim, …}, `encoder_source` (as in project.json), `versions`, `platform`.
     """
     rows = (
         [r for r in project.slides if r.role is not None]
@@ -70,6 +70,7 @@ def project_provenance(project: Project, slide_ids: Iterable[str] | None = None)
         "tissue": project.config.tissue.model_dump(mode="json"),
         "tile": project.config.tile.model_dump(mode="json"),
         "features": features,
+        "encoder_source": {"encoder": project.config.encoder, "weights": project.config.encoder_weights},
         "versions": versions(),
         "platform": platform.platform(),
     }

@@ -1,0 +1,267 @@
+"""Training on a project: bags of its roles, all that it depends on in run.json, figures on held-out slides."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mil.errors import ProjectError, TrainingError
+
+from ._files import write_json, write_text
+from .bags import ProjectBags
+from .config import ROLES, Role
+from .metrics import slide_metrics, youden
+from .provenance import project_provenance
+from .runs import load_run, run_facts
+from .splits import Split, refuse_patients_in_two_roles
+
+if TYPE_CHECKING:
+    from napari_mil.mil import Bag, EpochReport, Method, Prediction, Run
+
+    from .project import Project
+
+
+def train_project(
+    project: Project,
+    method: Method | Mapping[str, Any] | str,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    out: Path | str | None = None,
+    resume: bool = False,
+    on_bag: Callable[[int, int], None] | None = None,
+    split: Mapping[str, Role] | None = None,
+) -> Generator[EpochReport, None, Run]:
+    """Train a method on a project's training slides and judge it on the others.
+
+    The run's folder gets, besides what `fit` writes, `predictions.csv` and `metrics.json` of the validation and test
+    slides.
+
+    Parameters
+    ----------
+    method : Method, its dict, or a preset's name
+        Its task takes the project's label names.
+    out : path, optional
+        Folder of the run; a new one in the project's `runs` where not given.
+    resume : bool
+        Go on with `out`, on the split that it was started with; refused when its slides' features, outlines or labels
+        are others now, since the result would be neither of the old nor of the new ones.
+    on_bag : callable (done, total), optional
+        Called after each slide of an epoch; may raise `Cancelled`.
+    split : {slide_id: role}, optional
+        Other roles than the project's own.
+
+    Raises
+    ------
+    TrainingError, ProjectError
+        What stands in the way, in a sentence.
+    """
+    from napari_mil.mil import fit
+
+    if resume and out is not None and (Path(out) / "run.json").is_file():
+        split = split or recorded_split(run_facts(out))
+        _refuse_changes(project, Path(out))
+    if split is None:
+        obstacles = [finding for finding in project.check_trainable() if finding.blocking]
+        if obstacles:
+            raise TrainingError(" ".join(obstacles))
+    roles = split_of(project, split)
+    chosen = method_for(project, method)
+    folder = Path(out) if out is not None else project.new_run_folder(chosen.name)
+    provenance = project_provenance(project, [i for ids in roles.values() for i in ids])
+    provenance["split"] = roles
+    run = yield from fit(
+        chosen,
+        ProjectBags(project, roles["train"]),
+        ProjectBags(project, roles["validation"]),
+        seed=seed,
+        device=device,
+        out=folder,
+        provenance=provenance,
+        resume=resume,
+        on_bag=on_bag,
+    )
+    evaluate_run(project, run, device=device)
+    return run
+
+
+def retrain_from(
+    run: Path | str,
+    *,
+    project: Project | None = None,
+    out: Path | str | None = None,
+    device: str | None = None,
+    on_bag: Callable[[int, int], None] | None = None,
+) -> Generator[EpochReport, None, Run]:
+    """Do a run again from its run.json: same method, seed and split.
+
+    What has changed since (features, outlines, labels) can be asked beforehand: `changes_since`.
+
+    Parameters
+    ----------
+    run : path
+        A run's folder or run.json.
+    project : Project, optional
+        The one that the run lies in where not given.
+    """
+    from .project import Project
+
+    facts = run_facts(run)
+    folder = Path(run).parent if Path(run).suffix == ".json" else Path(run)
+    owner = project if project is not None else Project.open(folder.absolute().parent.parent)
+    return (
+        yield from train_project(
+            owner,
+            facts["method"],
+            seed=int(facts["seed"]),
+            device=device or str(facts.get("device") or "cpu"),
+            out=out,
+            on_bag=on_bag,
+            split=recorded_split(facts),
+        )
+    )
+
+
+def recorded_split(facts: Mapping[str, Any]) -> Split:
+    """The {slide_id: role} in the content of a run.json."""
+    recorded = (facts.get("provenance") or {}).get("split") or {}
+    split: Split = {slide_id: role for role in ROLES for slide_id in recorded.get(role, [])}
+    if not split:
+        raise ProjectError("This run's run.json names no slides, so it can neither go on nor be done again here.")
+    return split
+
+
+def changes_since(project: Project, run: Path | str, roles: Sequence[Role] = ROLES) -> list[str]:
+    """What a run depended on and is different now, a sentence per slide and thing; empty when all is the same."""
+    provenance = run_facts(run).get("provenance") or {}
+    wanted = {slide_id for role in roles for slide_id in (provenance.get("split") or {}).get(role, [])}
+    before = {i: entry for i, entry in (provenance.get("slides") or {}).items() if i in wanted}
+    known = [slide_id for slide_id in before if slide_id in project.slide_ids]
+    now = project_provenance(project, known)["slides"]
+    found = [f"{slide_id} is no longer in the project." for slide_id in before if slide_id not in project.slide_ids]
+    words = {
+        "label": "its label is another",
+        "partial_annotation": "the answer to “all lesions outlined?” is another",
+        "features_hash": "its features were made again",
+        "lesions_sha256": "its outlines were changed",
+    }
+    for slide_id in known:
+        for key, what in words.items():
+            if before[slide_id].get(key) != now[slide_id].get(key):
+                found.append(f"{slide_id}: {what}.")
+    return found
+
+
+def _refuse_changes(project: Project, run: Path) -> None:
+    changes = changes_since(project, run, ("train", "validation"))
+    if changes:
+        more = f" (and {len(changes) - 3} more changes)" if len(changes) > 3 else ""
+        raise TrainingError(
+            f"{run.name} cannot go on as it began: {' '.join(changes[:3])}{more} Train anew, or put it back as it was."
+        )
+
+
+def method_for(project: Project, method: Method | Mapping[str, Any] | str) -> Method:
+    """A method whose task has the project's classes.
+
+    Raises
+    ------
+    TrainingError
+        When there are fewer than two labels.
+    """
+    from napari_mil.mil import Method
+
+    if isinstance(method, str):
+        method = Method.preset(method)
+    elif isinstance(method, Mapping):
+        method = Method.model_validate(dict(method))
+    names = tuple(project.label_names)
+    if len(names) < 2:
+        raise TrainingError(f"The project has {len(names)} slide labels; training needs two or more. Label the slides.")
+    kind = "binary" if len(names) == 2 else "multiclass"
+    settings: dict[str, Any] = {"task.kind": kind} if method.task.kind in ("binary", "multiclass") else {}
+    if settings and tuple(method.task.classes) != names:
+        settings["task.classes"] = names
+    return method.with_settings(settings)
+
+
+def split_of(project: Project, split: Mapping[str, Role] | None = None) -> dict[str, list[str]]:
+    """{role: [slide ids]} of the labelled slides with features; patients in two roles are refused."""
+    rows = project.slides
+    if split is not None:
+        for slide_id in split:
+            project.slide(slide_id)
+        rows = [row.model_copy(update={"role": split.get(row.slide_id)}) for row in rows]
+    refuse_patients_in_two_roles(rows)
+    usable = [r for r in rows if r.label is not None and r.role is not None and project.has_features(r.slide_id)]
+    return {role: [r.slide_id for r in usable if r.role == role] for role in ROLES}
+
+
+def evaluate_run(
+    project: Project, run: Run | Path | str, *, device: str = "cpu", repeats: int = 1000
+) -> dict[str, Any]:
+    """Predict a run's validation and test slides; write and return what metrics.json holds.
+
+    Youden's threshold is found on validation and used on test.
+    """
+    loaded = load_run(run)
+    split = loaded.provenance.get("split") or {}
+    model = loaded.build()
+    found: dict[str, list[tuple[Bag, Prediction]]] = {}
+    for role in ("validation", "test"):
+        known = [i for i in split.get(role, []) if i in project.slide_ids and project.has_features(i)]
+        found[role] = predict_bags(loaded, ProjectBags(project, known), device=device, model=model)
+    metrics = metrics_of(found, repeats=repeats)
+    if loaded.folder is not None:
+        write_text(loaded.folder / "predictions.csv", predictions_csv(found, loaded.classes))
+        write_json(loaded.folder / "metrics.json", metrics)
+    return metrics
+
+
+def predict_bags(
+    run: Run, bags: Sequence[Bag], *, device: str = "cpu", model: Any = None
+) -> list[tuple[Bag, Prediction]]:
+    """Predictions of labelled bags, each with its bag."""
+    from napari_mil.mil import predict
+
+    network = model if model is not None else run.build()
+    return [(bag, predict(run, bag, device=device, model=network)) for bag in bags]
+
+
+def metrics_of(found: Mapping[str, Sequence[tuple[Bag, Prediction]]], *, repeats: int = 1000) -> dict[str, Any]:
+    """metrics.json for predictions by role: `sets` {role: figures}, `threshold` and where it was found."""
+    arrays: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[str]]] = {}
+    for role, pairs in found.items():
+        if pairs:
+            labels = np.array([bag.label for bag, _ in pairs])
+            probabilities = np.stack([np.asarray(p.probabilities, dtype=np.float64) for _, p in pairs])
+            arrays[role] = labels, probabilities, [bag.patient_id or bag.slide_id for bag, _ in pairs]
+    threshold: float | None = None
+    if "validation" in arrays and arrays["validation"][1].shape[1] == 2:
+        value = youden(arrays["validation"][0], arrays["validation"][1][:, 1])
+        threshold = value if np.isfinite(value) else None
+    sets = {
+        role: slide_metrics(y, p, groups=who, threshold=threshold, threshold_from="validation", repeats=repeats)
+        for role, (y, p, who) in arrays.items()
+    }
+    note = "Validation slides chose the epoch and the threshold: their figures are optimistic. Research use only."
+    return {"sets": sets, "youden_threshold": threshold, "threshold_from": "validation", "note": note}
+
+
+def predictions_csv(found: Mapping[str, Sequence[tuple[Bag, Prediction]]], classes: Sequence[str]) -> str:
+    """Text of predictions.csv: slide_id, patient_id, role, label, predicted, p_<class> …"""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["slide_id", "patient_id", "role", "label", "predicted", *(f"p_{name}" for name in classes)])
+    for role, pairs in found.items():
+        for bag, prediction in pairs:
+            label = "" if bag.label is None else classes[bag.label]
+            values = [f"{p:.6g}" for p in prediction.probabilities]
+            predicted = classes[int(prediction.probabilities.argmax())]
+            writer.writerow([bag.slide_id, bag.patient_id or "", role, label, predicted, *values])
+    return text.getvalue()
