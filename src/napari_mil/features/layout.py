@@ -111,10 +111,13 @@ def part_path(path: Path) -> Path:
 
 def software() -> dict[str, str]:
     import sys
+    from importlib import metadata
 
-    from napari_mil import __version__
-
-    found = {"napari-mil": __version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+    try:
+        ours = metadata.version("napari-mil")
+    except metadata.PackageNotFoundError:  # run from a bare checkout
+        ours = "unknown"
+    found = {"napari-mil": ours, "numpy": np.__version__, "python": sys.version.split()[0]}
     for name in ("torch", "torchvision", "h5py"):
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", ""))
