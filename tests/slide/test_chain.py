@@ -23,8 +23,8 @@ def floors(width: int, height: int, factors: list[int]) -> tuple[tuple[int, int]
 
 
 @given(
-    width=st.integers(64, 200_000),
-    height=st.integers(64, 200_000),
+    width=st.integers(1000, 200_000),
+    height=st.integers(1000, 200_000),
     factors=st.sampled_from([[1], [1, 4, 16], [1, 2, 4, 8], [1, 4, 16, 64], [1, 3, 9], [1, 10]]),
 )
 def test_any_slide_gets_a_chain_of_factor_two_steps(width: int, height: int, factors: list[int]) -> None:

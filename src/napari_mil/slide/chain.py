@@ -53,7 +53,7 @@ def plan_chain(dimensions: tuple[Size, ...], downsamples: tuple[float, ...]) -> 
     for position, level in enumerate(natives):
         following = natives[position + 1].downsample if position + 1 < len(natives) else (math.inf, math.inf)
         halvings = 0
-        while following[0] / (level.downsample[0] * 2**halvings) >= _SAME:
+        while min(following[axis] / level.downsample[axis] for axis in (0, 1)) / 2**halvings >= _SAME:
             chain.append(_halved(level, halvings))
             if max(chain[-1].size) <= LAST_LEVEL_PX:
                 return tuple(chain)

@@ -10,7 +10,7 @@ from napari_mil.errors import SlideError
 
 from .plain_source import check_size, open_plain
 from .slide import Slide
-from .source import PixelSource
+from .source import PixelSource, probe
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM")
@@ -38,7 +38,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | N
     source = _source(file)
     try:
         check_size(file, *source.level_dimensions[-1])
-        _probe(source)
+        probe(source)
         return Slide(file, source, mpp)
     except BaseException:
         source.close()
@@ -98,18 +98,3 @@ def _source(path: Path) -> PixelSource:
         f"{path.name} is not a slide that can be read: its content is neither of the formats {_KNOWN}; is the file "
         f"damaged, incomplete, or does its name end wrongly?"
     )
-
-
-def _probe(source: PixelSource) -> None:
-    """Read a few pixels at three places; a slide that gives none of them is refused with the first one's reason."""
-    first: SlideError | None = None
-    coarsest = len(source.level_dimensions) - 1
-    for level, share in ((coarsest, 0.5), (0, 0.0), (0, 0.5)):
-        width, height = source.level_dimensions[level]
-        try:
-            source.read(level, int(width * share), int(height * share), 1, 1)
-            return
-        except SlideError as error:
-            first = first or error
-    assert first is not None
-    raise first

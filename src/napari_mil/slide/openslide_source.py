@@ -88,8 +88,9 @@ class OpenSlideSource:
             return openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
             raise SlideError(
-                f"{self._path.name} looks like a slide, but OpenSlide cannot open it ({error}); the file is damaged, "
-                f"cut short or of a variant that is not supported: copy it anew or export it as pyramidal TIFF."
+                f"{self._path.name} looks like a slide, but OpenSlide cannot open it ({self._reason(error)}); the file "
+                f"is damaged, cut short or of a variant that is not supported: copy it anew or export it as pyramidal "
+                f"TIFF."
             ) from error
 
     def _retrying(self, call: Any, what: str) -> Pixels:
@@ -105,10 +106,13 @@ class OpenSlideSource:
                 self._replace(slide)
                 if attempt == 2:
                     raise SlideError(
-                        f"{self._path.name}: {what} cannot be read ({error}); the file is probably damaged: copy it "
-                        f"anew from where it was scanned."
+                        f"{self._path.name}: {what} cannot be read ({self._reason(error)}); the file is probably "
+                        f"damaged: copy it anew from where it was scanned."
                     ) from error
         raise AssertionError("unreachable")
+
+    def _reason(self, error: Exception) -> str:
+        return str(error).replace(f"{self._path}: ", "")
 
     def _replace(self, failed: Any) -> None:
         """Swap the handle that failed for a fresh one, unless another thread has done so."""

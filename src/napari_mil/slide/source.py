@@ -122,3 +122,18 @@ def mean_downsamples(dimensions: tuple[Size, ...]) -> tuple[float, ...]:
     """Downsample of each level from its size, the mean of both axes (as OpenSlide has it)."""
     width, height = dimensions[0]
     return tuple((width / w + height / h) / 2 for w, h in dimensions)
+
+
+def probe(source: PixelSource) -> None:
+    """Read a few pixels at three places; a slide that gives none of them is refused with the first one's reason."""
+    first: SlideError | None = None
+    coarsest = len(source.level_dimensions) - 1
+    for level, share in ((coarsest, 0.5), (0, 0.0), (0, 0.5)):
+        width, height = source.level_dimensions[level]
+        try:
+            source.read(level, int(width * share), int(height * share), 1, 1)
+            return
+        except SlideError as error:
+            first = first or error
+    assert first is not None
+    raise first

@@ -11,7 +11,7 @@ import numpy as np
 from napari_mil.errors import SlideError
 
 from .plain_source import PlainSource, check_size, to_rgb
-from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, plausible_mpp
+from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, plausible_mpp, probe
 from .tiff_level import TiffLevel, can_read
 
 if TYPE_CHECKING:
@@ -60,9 +60,14 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
 def _openslide(path: Path) -> OpenSlideSource | None:
     from .openslide_source import OpenSlideSource
 
+    slide: OpenSlideSource | None = None
     try:
-        return OpenSlideSource(path)
-    except SlideError:  # a compression that OpenSlide lacks; tifffile may have it
+        slide = OpenSlideSource(path)
+        probe(slide)
+        return slide
+    except SlideError:  # a compression that OpenSlide lacks, or tiles that it finds odd; tifffile may read them
+        if slide is not None:
+            slide.close()
         return None
 
 

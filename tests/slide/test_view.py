@@ -1,0 +1,216 @@
+"""The view for a window: every question is answered at once, and becomes exact."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_mil.slide import open_slide, set_cache_limit
+from napari_mil.slide.tiles import FAILED_GREY, TileId
+
+from .conftest import Pixels, fake_slide, halved, pattern
+
+SLOW = 0.25  # seconds a read takes; no answer may take anything like it
+
+
+def big() -> list[Pixels]:
+    """4096 x 4096 in three native levels, each true to the finer one."""
+    base = np.kron(pattern(512, 512), np.ones((8, 8, 1), np.uint8))
+    half = halved(base)
+    return [base, halved(half), halved(halved(halved(half)))]
+
+
+LEVELS = big()
+
+
+def test_no_answer_waits_and_all_become_exact() -> None:
+    slide, source = fake_slide(LEVELS)
+    assert [level.native for level in slide.tiles.chain] == [0, None, 1]
+    arrived = threading.Event()
+    with slide.view(arrived.set) as view:
+        source.seconds = SLOW
+        longest = 0.0
+        for level in view.array_likes:
+            for top in range(0, level.shape[0], 512):
+                start = time.perf_counter()
+                level[top : top + 512, 0:512]
+                longest = max(longest, time.perf_counter() - start)
+        assert longest < SLOW / 2.5
+        assert view.pending > 0
+        source.seconds = 0.0
+        assert arrived.wait(10)
+        assert view.wait(20)
+        for i in range(3):
+            view.levels[i].compute()
+        assert view.wait(20)
+        for i in range(3):
+            np.testing.assert_array_equal(view.levels[i].compute(), slide.levels[i][:])
+        np.testing.assert_array_equal(view.levels[0].compute(), LEVELS[0])
+
+
+def test_panning_over_a_slow_share_answers_within_20_ms() -> None:
+    """20 ms a tile, as on a network share; the median question of one tile is far below one read."""
+    slide, source = fake_slide(LEVELS)
+    with slide.view() as view:
+        source.seconds = 0.02
+        times = []
+        for step in range(60):
+            y, x = 512 * (step // 8), 512 * (step % 8)
+            start = time.perf_counter()
+            got = view.array_likes[0][y : y + 512, x : x + 512]
+            times.append(time.perf_counter() - start)
+            assert got.shape == (512, 512, 3)
+        assert np.median(times) < 0.010
+        assert np.percentile(times, 90) < 0.020
+
+
+def test_a_missing_tile_is_the_nearest_coarser_one_at_hand() -> None:
+    slide, source = fake_slide(LEVELS)
+    gate = threading.Event()
+    with slide.view() as view:
+        source.fails = lambda *_: not gate.wait(20)
+        coarse = slide.levels[2][:]
+        np.testing.assert_array_equal(
+            view.array_likes[0][512:1024, 1024:1536],
+            coarse[128:256, 256:384].repeat(4, axis=0).repeat(4, axis=1),
+        )
+        gate.set()
+        assert view.wait(20)
+        slide.tiles.tile(TileId(1, 0, 1))  # the level between has come
+        slide.tiles._cache.drop(-1)
+        key = slide.tiles._key(TileId(0, 1, 2))
+        with slide.tiles._cache._lock:
+            slide.tiles._cache._bytes -= slide.tiles._cache._tiles.pop(key).nbytes
+        gate.clear()
+        np.testing.assert_array_equal(
+            view.array_likes[0][512:1024, 1024:1536],
+            slide.levels[1][256:512, 512:768].repeat(2, axis=0).repeat(2, axis=1),
+        )
+        gate.set()
+
+
+def test_the_fractional_pyramid_is_answered_in_place(pyramid_file: tuple[Path, list[Pixels]]) -> None:
+    with open_slide(pyramid_file[0]) as slide, slide.view() as view:
+        first = view.array_likes[0][:]
+        coarse = slide.levels[-1][:]
+        x, y = slide.chain_downsamples[-1]
+        rows = np.minimum(((np.arange(1901) + 0.5) / y).astype(int), coarse.shape[0] - 1)
+        columns = np.minimum(((np.arange(2603) + 0.5) / x).astype(int), coarse.shape[1] - 1)
+        from_coarse = coarse[rows][:, columns]
+        exact = pyramid_file[1][0]
+        assert ((first == from_coarse) | (first == exact)).mean() > 0.999
+        assert view.wait(20)
+        np.testing.assert_array_equal(view.array_likes[0][:], exact)
+
+
+def test_the_latest_question_is_read_first_and_stale_ones_never() -> None:
+    slide, source = fake_slide(LEVELS)
+    gate = threading.Event()
+    with slide.view(threads=1) as view:
+        opened = len(source.reads)
+        source.fails = lambda *_: not gate.wait(20)
+        level = view.array_likes[0]
+        level[0:10, 0:10]
+        while not len(source.reads) > opened:  # the only thread is busy with this one
+            time.sleep(0.001)
+        level[0:10, 512:522]
+        level[0:10, 1024:1034]
+        time.sleep(0.7)  # both go out of sight
+        level[600:610, 0:10]
+        level[600:610, 512:522]
+        assert view.pending == 5
+        gate.set()
+        assert view.wait(20)
+        assert source.reads[opened:] == [(0, 0, 0), (0, 512, 512), (0, 0, 512)]
+
+
+def test_asking_again_makes_a_question_the_latest() -> None:
+    slide, source = fake_slide(LEVELS)
+    gate = threading.Event()
+    with slide.view(threads=1) as view:
+        opened = len(source.reads)
+        source.fails = lambda *_: not gate.wait(20)
+        level = view.array_likes[0]
+        level[0:10, 0:10]
+        while not len(source.reads) > opened:
+            time.sleep(0.001)
+        for left in (512, 1024, 512):
+            level[0:10, left : left + 10]
+        view.prefetch(0, 2048, 2060, 0, 512)
+        gate.set()
+        assert view.wait(20)
+        assert source.reads[opened:] == [(0, 0, 0), (0, 512, 0), (0, 1024, 0), (0, 0, 2048)]
+
+
+def test_failed_tiles_are_grey_once_and_named() -> None:
+    slide, source = fake_slide(LEVELS)
+    calls: list[int] = []
+    with slide.view(lambda: calls.append(1)) as view:
+        source.fails = lambda level, x, y: (level, x, y) == (0, 512, 512)
+        for _ in range(3):
+            view.array_likes[0][500:1100, 500:1100]
+            assert view.wait(20)
+        got = view.array_likes[0][0:1536, 0:1536]
+        assert (got[512:1024, 512:1024] == FAILED_GREY).all()
+        np.testing.assert_array_equal(got[:512, 512:1024], LEVELS[0][:512, 512:1024])
+        assert slide.problems == ["cannot read 0 512 512"]
+        assert source.reads.count((0, 512, 512)) == 1
+        assert calls
+
+
+def test_a_window_that_raises_does_not_stop_the_pool(caplog: pytest.LogCaptureFixture) -> None:
+    slide, _ = fake_slide(LEVELS)
+
+    def gone() -> None:
+        raise RuntimeError("wrapped C++ object has been deleted")
+
+    with slide.view(gone) as view:
+        view.array_likes[0][0:2000, 0:2000]
+        assert view.wait(20)
+        np.testing.assert_array_equal(view.array_likes[0][0:2000, 0:2000], LEVELS[0][0:2000, 0:2000])
+    assert "could not be told" in caplog.text
+
+
+def test_closing_stops_reading_and_telling() -> None:
+    slide, source = fake_slide(LEVELS)
+    calls: list[int] = []
+    view = slide.view(lambda: calls.append(1))
+    before = threading.active_count()
+    source.seconds = 0.05
+    view.array_likes[0][:]
+    view.close()
+    start = time.perf_counter()
+    slide.close()
+    assert time.perf_counter() - start < 0.05, "closing waits for nobody"
+    count = len(calls)
+    time.sleep(0.3)
+    assert len(calls) == count
+    assert view.pending == 0
+    assert threading.active_count() <= before - 4
+    assert slide.problems == []
+    view.array_likes[0][0:10, 0:10]  # a late question of the window is still answered
+
+
+def test_a_small_cache_gives_right_pixels_only() -> None:
+    set_cache_limit(3 * 512 * 512 * 3)
+    slide, _ = fake_slide(LEVELS)
+    with slide.view() as view:
+        for _ in range(4):
+            view.array_likes[0][0:512, 0:512]
+            assert view.wait(20)
+        np.testing.assert_array_equal(view.array_likes[0][0:512, 0:512], LEVELS[0][0:512, 0:512])
+
+
+def test_an_unreadable_coarsest_level_still_opens() -> None:
+    slide, source = fake_slide(LEVELS)
+    source.fails = lambda level, x, y: level == 1
+    with slide.view() as view:
+        assert (view.array_likes[-1][:] == FAILED_GREY).all()
+        view.array_likes[0][:100, :100]
+        assert view.wait(20)
+        np.testing.assert_array_equal(view.array_likes[0][:100, :100], LEVELS[0][:100, :100])
+        assert len(slide.problems) == 4
