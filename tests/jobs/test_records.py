@@ -13,13 +13,14 @@ from typing import Any
 
 import psutil
 import pytest
-from jobs_help import call, until, working
 
 from napari_mil.errors import JobError
 from napari_mil.jobs import ExtractJob, JobRunner, TrainJob, unfinished_jobs
 from napari_mil.jobs._job import resumed
 from napari_mil.jobs._records import SCHEMA_VERSION, prune
 from napari_mil.jobs._runs import settle_run
+
+from .jobs_help import call, until, working
 
 
 def record(project: Path, job_id: str = "1", **changes: Any) -> Path:

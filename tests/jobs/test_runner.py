@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from jobs_help import call, until, working
 
 from napari_mil.errors import Cancelled, JobError
 from napari_mil.jobs import Executor, JobHandle, JobRunner, JobStatus
+
+from .jobs_help import call, until, working
 
 TWO_SECONDS = 2.5  # the promise, with room for a busy machine
 

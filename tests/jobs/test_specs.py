@@ -43,7 +43,7 @@ def test_unknown_fields_and_kinds_are_refused() -> None:
         parse_spec({"kind": "dance"})
     with pytest.raises(JobError, match=r"method: Field required"):
         parse_spec({"kind": "train", "project": "p"})
-    with pytest.raises(ValidationError, match="a project, or slides"):
+    with pytest.raises(ValidationError, match="either a project, or slides"):
         ExtractJob()
     with pytest.raises(ValidationError):
         CallJob(target="os.system")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ._executor import Executor, JobHandle
 from ._job import Job
+from ._process import sensible_threads
 from ._records import UnfinishedJob, unfinished_jobs
 from ._runner import JobRunner
-from ._specs import ApplyJob, CallJob, ExtractJob, JobSpec, PredictJob, TrainJob, parse_spec
+from ._specs import ApplyJob, CallJob, ExperimentJob, ExtractJob, JobSpec, PredictJob, TrainJob, parse_spec
 from ._status import FINISHED, JobStatus, Keep, Phase, plain
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ApplyJob",
     "CallJob",
     "Executor",
+    "ExperimentJob",
     "ExtractJob",
     "Job",
     "JobHandle",
@@ -27,5 +29,6 @@ __all__ = [
     "UnfinishedJob",
     "parse_spec",
     "plain",
+    "sensible_threads",
     "unfinished_jobs",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 from napari_mil.errors import Cancelled
@@ -33,6 +32,7 @@ class JobContext:
         self._fraction = 0.0
         self._epochs: tuple[int, int] | None = None
         self._prefix = ""
+        self._hinted = False
 
     def check_cancelled(self) -> None:
         """Raise `Cancelled` if the person asked the job to stop."""
@@ -66,19 +66,24 @@ class JobContext:
         if "epoch" in data and "epochs" in data:
             self._epochs = (int(data["epoch"]), int(data["epochs"]))
         left = data.get("seconds_left") if self._parts == 1 else None
-        seconds = self._meter.update(self._fraction, left if isinstance(left, int | float) else None)
+        hint = float(left) if isinstance(left, int | float) else None
+        self._hinted = hint is not None
+        seconds = self._meter.update(self._fraction, hint)
         frame = self._frame(report=data, seconds_left=seconds, message=self._prefix + _sentence(data))
         self._outbox.progress(frame, data if is_milestone(data) else None)
 
-    def on_bag(self, index: int, bags: int) -> None:
-        """For ``fit(on_bag=…)``: progress inside an epoch, and the moment to stop."""
+    def expect_epochs(self, done: int, epochs: int) -> None:
+        """How many epochs are over, and how many there will be at most; needed before the first report."""
+        self._epochs = (done, epochs)
+
+    def on_bag(self, done: int, bags: int) -> None:
+        """For ``fit(on_bag=…)``, called after each slide: progress inside an epoch, and the moment to stop."""
         self.check_cancelled()
-        if self._epochs is None:
-            self.say(f"First epoch: slide {index + 1} of {bags}")
-            return
-        epoch, epochs = self._epochs
-        self._advance((epoch + (index + 1) / max(1, bags)) / max(1, epochs))
-        self.say(f"Epoch {min(epoch + 1, epochs)} of {epochs}: slide {index + 1} of {bags}")
+        epoch, epochs = self._epochs or (0, 1)
+        self._advance((epoch + done / max(1, bags)) / max(1, epochs))
+        if not self._hinted:
+            self._meter.update(self._fraction)
+        self.say(f"Epoch {min(epoch + 1, epochs)} of {epochs}: slide {done} of {bags}")
 
     def _advance(self, fraction: float) -> None:
         self._fraction = (self._index + min(1.0, max(0.0, fraction))) / self._parts
@@ -99,8 +104,3 @@ def _sentence(report: dict[str, Any]) -> str:
     if "done" in report and "total" in report:
         return f"{report['done']} of {report['total']}"
     return ""
-
-
-def short_path(path: Path) -> str:
-    """The last two parts of `path`, enough to find it again in a message."""
-    return "/".join(path.parts[-2:])

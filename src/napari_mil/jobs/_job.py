@@ -16,6 +16,9 @@ from ._status import JobStatus, Keep
 if TYPE_CHECKING:
     from ._runner import JobRunner
 
+# on Windows an endless wait cannot be interrupted by Ctrl-C; one that ends can
+_CTRL_C_SECONDS = 0.5
+
 
 class Job:
     """A job in a runner's hands. All methods may be called from any thread.
@@ -73,7 +76,7 @@ class Job:
         while True:
             with self._changed:
                 while self._version == seen:
-                    self._changed.wait()
+                    self._changed.wait(_CTRL_C_SECONDS)
                 seen, status = self._version, self._status
             yield status
             if status.finished:
@@ -98,7 +101,7 @@ class Job:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                self._changed.wait(left)
+                self._changed.wait(_CTRL_C_SECONDS if left is None else min(left, _CTRL_C_SECONDS))
             return self._status
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:

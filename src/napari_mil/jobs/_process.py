@@ -127,12 +127,12 @@ class ChildProcess:
         self._on_gone(self)
 
 
-def sensible_threads() -> int:
-    """One core is left to the window; a person's own OMP_NUM_THREADS is respected."""
+def sensible_threads(leave: int = 1) -> int:
+    """Threads for arithmetic: all cores but `leave` (the window's); a person's own OMP_NUM_THREADS is respected."""
     wish = os.environ.get("OMP_NUM_THREADS", "")
     if wish.isdigit() and int(wish) > 0:
         return int(wish)
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = min(cores, len(os.sched_getaffinity(0)))
-    return max(1, cores - 1)
+    return max(1, cores - leave)

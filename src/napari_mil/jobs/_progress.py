@@ -25,8 +25,10 @@ def fraction_of(report: Mapping[str, Any]) -> float | None:
 
 
 def is_milestone(report: Mapping[str, Any]) -> bool:
-    """Whether `report` must never be dropped: an epoch's, or the last one of a slide."""
-    return "epoch" in report or ("done" in report and report.get("done") == report.get("total"))
+    """Whether `report` must never be dropped: an epoch's, the last one of a slide, or one that has a message."""
+    if "epoch" in report or report.get("message"):
+        return True
+    return "done" in report and report.get("done") == report.get("total")
 
 
 class ProgressMeter:

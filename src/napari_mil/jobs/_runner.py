@@ -336,7 +336,8 @@ class JobRunner:
 
     def _end(self, job: Job, phase: str, **fields: Any) -> None:
         if phase == "done":
-            fields = {"fraction": 1.0, "message": "Done.", **fields}
+            said = fields["result"].get("message")
+            fields = {"fraction": 1.0, "message": str(said or "Done."), **fields}
         elif phase == "failed":
             fields.setdefault("message", fields["error"])
         with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -37,11 +38,11 @@ class _Spec(BaseModel):
 class ExtractJob(_Spec):
     """Tissue → grid → features, for slides of a project (all: ``slide_ids=None``) or for single slide files.
 
-    With `project`, the project's settings are used unless `encoder` or `weights` is given. Without,
-    `slides` are paths and `out` the folder of the feature files.
+    With `project` its settings are used. Without, `slides` are paths, `out` is the folder of the feature files,
+    `tile` the fields of a ``TileConfig``, and `slide_mpp` the µm per pixel of slides that do not say it.
     """
 
-    path_fields: ClassVar[tuple[str, ...]] = ("project", "out", "slides")
+    path_fields: ClassVar[tuple[str, ...]] = ("project", "out", "slides", "weights")
 
     kind: Literal["extract"] = "extract"
     slide_ids: list[str] | None = None
@@ -49,13 +50,17 @@ class ExtractJob(_Spec):
     encoder: str | None = None
     weights: AbsolutePath | None = None
     out: AbsolutePath | None = None
+    tile: dict[str, Any] = Field(default_factory=dict)
+    slide_mpp: float | None = None
     device: str = "auto"
     retry_failed: bool = False
 
     @model_validator(mode="after")
-    def _has_slides(self) -> ExtractJob:
-        if self.project is None and not self.slides:
-            raise ValueError("an extraction needs a project, or slides")
+    def _project_or_slides(self) -> ExtractJob:
+        if (self.project is None) == (not self.slides):
+            raise ValueError("an extraction needs either a project, or slides")
+        if self.slides and (self.out is None or self.encoder is None):
+            raise ValueError("an extraction of slide files needs out and encoder")
         return self
 
     @property
@@ -64,7 +69,10 @@ class ExtractJob(_Spec):
 
 
 class TrainJob(_Spec):
-    """Train `method` (the dict of a ``Method``) on a project; `out` is the run's folder (None: a new one)."""
+    """Train `method` (the dict of a ``Method``) on a project; `out` is the run's folder (None: a new one).
+
+    `split` (slide id → role) takes the place of the project's roles; a resumed run keeps those it began with.
+    """
 
     kind: Literal["train"] = "train"
     project: AbsolutePath
@@ -73,6 +81,7 @@ class TrainJob(_Spec):
     device: str = "auto"
     out: AbsolutePath | None = None
     resume: bool = False
+    split: dict[str, Literal["train", "validation", "test"]] | None = None
 
     @property
     def title(self) -> str:
@@ -80,7 +89,10 @@ class TrainJob(_Spec):
 
 
 class PredictJob(_Spec):
-    """Predict slides of a project, or slide files with a run that belongs to one, and write their maps."""
+    """Predict slides of a project with a run (``slide_ids=None`` without `paths`: all with features).
+
+    `paths` are slide files that the run is used on from tissue to map, as a bundle is.
+    """
 
     path_fields: ClassVar[tuple[str, ...]] = ("project", "run", "paths", "out")
 
@@ -97,7 +109,7 @@ class PredictJob(_Spec):
 
 
 class ApplyJob(_Spec):
-    """Run a model bundle on slide files: tissue → features → prediction → map, into the folder `out`."""
+    """Run a model bundle (or a run's folder) on slide files: tissue → features → prediction → map, into `out`."""
 
     path_fields: ClassVar[tuple[str, ...]] = ("project", "bundle", "slides", "out")
 
@@ -110,6 +122,21 @@ class ApplyJob(_Spec):
     @property
     def title(self) -> str:
         return "Model on slides"
+
+
+class ExperimentJob(_Spec):
+    """Several methods (name → dict of a ``Method``) over the splits of a protocol (dict of a ``Protocol``)."""
+
+    kind: Literal["experiment"] = "experiment"
+    project: AbsolutePath
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    protocol: dict[str, Any] = Field(default_factory=dict)
+    out: AbsolutePath | None = None
+    device: str = "auto"
+
+    @property
+    def title(self) -> str:
+        return "Experiment"
 
 
 class CallJob(_Spec):
@@ -132,7 +159,7 @@ class CallJob(_Spec):
         return self.target.rpartition(":")[2]
 
 
-JobSpec = ExtractJob | TrainJob | PredictJob | ApplyJob | CallJob
+JobSpec = ExtractJob | TrainJob | PredictJob | ApplyJob | ExperimentJob | CallJob
 _ADAPTER: TypeAdapter[JobSpec] = TypeAdapter(Annotated[JobSpec, Field(discriminator="kind")])
 
 
@@ -165,7 +192,7 @@ def portable(spec: JobSpec, folder: Path) -> dict[str, Any]:
 
 def from_portable(data: dict[str, Any], folder: Path) -> JobSpec:
     """The inverse of `portable`, for a project that now lies in `folder`."""
-    known = {name for kind in (ExtractJob, TrainJob, PredictJob, ApplyJob, CallJob) for name in kind.path_fields}
+    known = {name for kind in typing.get_args(JobSpec) for name in kind.path_fields}
     restored = dict(data)
     for name in known & restored.keys():
         if isinstance(restored[name], str):

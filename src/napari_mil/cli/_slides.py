@@ -1,0 +1,211 @@
+"""Commands about slides, their tissue, features and outlines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_mil.errors import MilError
+
+from ._app import Device, Json, app
+from ._projects import open_project
+from ._terminal import finish, print_facts, run_job, say, warnings_as_lines
+
+if TYPE_CHECKING:
+    from napari_mil.slide import Slide, TissueMask
+
+Slides = Annotated[list[Path], typer.Argument(help="Slide files, or folders of them.")]
+lesions = typer.Typer(help="Outlines of lesions.", rich_markup_mode=None)
+app.add_typer(lesions, name="lesions")
+
+
+@app.command()
+def info(slides: Slides, as_json: Json = False) -> None:
+    """Size, scale, levels and maker of slides."""
+    from napari_mil.slide import open_slide
+
+    facts = []
+    for path in slide_files(slides):
+        with warnings_as_lines(), open_slide(path) as slide:
+            facts.append(_describe(slide))
+    print_facts(facts if len(facts) > 1 else facts[0], as_json=as_json)
+
+
+def _describe(slide: Slide) -> dict[str, Any]:
+    return {
+        "path": slide.path,
+        "vendor": slide.vendor,
+        "dimensions": slide.dimensions,
+        "mpp": slide.mpp,
+        "mpp_source": slide.mpp_source,
+        "objective_power": slide.objective_power,
+        "level_dimensions": [f"{width} × {height}" for width, height in slide.level_dimensions],
+        "level_downsamples": list(slide.level_downsamples),
+        "associated": list(slide.associated),
+        "fingerprint": slide.fingerprint,
+        "megabytes": slide.path.stat().st_size / 1e6 if slide.path.is_file() else None,
+        "problems": list(slide.problems),
+    }
+
+
+@app.command()
+def tissue(
+    slide_file: Annotated[Path, typer.Argument(metavar="SLIDE", help="A slide file.")],
+    out: Annotated[Path | None, typer.Option(help="Write a PNG: the slide with all that is no tissue dimmed.")] = None,
+    method: Annotated[str, typer.Option(help="multi_otsu, otsu or manual.")] = "multi_otsu",
+    threshold: Annotated[float | None, typer.Option(help="Grey 0-255 for the manual method.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm per pixel of a slide that does not say it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find tissue, and count the patches on it."""
+    from pydantic import ValidationError
+
+    from napari_mil.slide import TissueConfig, open_slide, tile, tissue_mask
+
+    try:
+        config = TissueConfig(method=method, threshold=threshold)
+    except ValidationError as error:
+        raise MilError(f"--method {method}: {error.errors()[0]['msg']}") from error
+    with warnings_as_lines(), open_slide(slide_file, mpp=mpp) as slide:
+        mask = tissue_mask(slide, config)
+        share = float(mask.array.mean())
+        width, height = slide.dimensions
+        facts: dict[str, Any] = {"path": slide.path, "tissue_share": share, "downsample": mask.downsample}
+        if slide.mpp is not None:
+            facts["tissue_mm2"] = share * width * height * slide.mpp[0] * slide.mpp[1] / 1e6
+            facts["patches"] = len(tile(slide, tissue=mask))
+        else:
+            say("Note: µm per pixel are unknown, so patches cannot be counted; give --mpp.")
+        if out is not None:
+            _write_picture(out, slide, mask)
+            facts["picture"] = out
+    print_facts(facts, as_json=as_json)
+
+
+def _write_picture(out: Path, slide: Slide, mask: TissueMask) -> None:
+    import numpy as np
+    from matplotlib.image import imsave
+
+    from napari_mil.maps.whole import written_whole
+
+    picture = slide.thumbnail(2048).astype(np.float32)
+    rows = np.linspace(0, mask.array.shape[0] - 1, picture.shape[0]).round().astype(int)
+    columns = np.linspace(0, mask.array.shape[1] - 1, picture.shape[1]).round().astype(int)
+    picture[~mask.array[np.ix_(rows, columns)]] *= 0.35
+    with written_whole(out) as part:
+        imsave(part, picture.astype(np.uint8), format="png")
+
+
+@app.command()
+def extract(
+    what: Annotated[list[Path], typer.Argument(metavar="PROJECT|SLIDE…", help="A project folder, or slide files.")],
+    encoder: Annotated[str | None, typer.Option(help="texture, resnet50, resnet18, a .pt2 file, …")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A local file of the encoder's weights.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the feature files (for slide files).")] = None,
+    target_mpp: Annotated[float | None, typer.Option(help="µm per pixel of the patches (for slide files).")] = None,
+    patch_px: Annotated[int | None, typer.Option(help="Side of a patch in pixels (for slide files).")] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm per pixel of slides that do not say it.")] = None,
+    slide_id: Annotated[list[str] | None, typer.Option("--slide", help="Only this slide of the project.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try again slides that failed before.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compute features: tissue, patches, encoder. What is done already is kept."""
+    from napari_mil.jobs import ExtractJob
+
+    if len(what) == 1 and (what[0] / "project.json").is_file():
+        if encoder is not None or weights is not None:
+            _choose_encoder(what[0], encoder, weights)
+        spec = ExtractJob(project=str(what[0]), slide_ids=slide_id, device=device, retry_failed=retry_failed)
+    else:
+        tiling = {name: value for name, value in (("target_mpp", target_mpp), ("patch_px", patch_px)) if value}
+        spec = ExtractJob(
+            slides=[str(path) for path in slide_files(what)],
+            out=str(out or Path("features")),
+            tile=tiling,
+            slide_mpp=mpp,
+            encoder=encoder or "texture",
+            weights=None if weights is None else str(weights),
+            device=device,
+        )
+    finish(run_job(spec), as_json=as_json)
+
+
+def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> None:
+    """Make it the project's own: features of two encoders are never mixed."""
+    project = open_project(folder)
+    project.config.encoder = encoder or project.config.encoder
+    project.config.encoder_weights = None if weights is None else str(weights.absolute())
+    project.save()
+    say(f"Note: the project uses the encoder {project.config.encoder} from now on.")
+
+
+@app.command("import-features")
+def import_features(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER…", help="Feature files of CLAM or TRIDENT.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the written files.")] = None,
+    project: Annotated[Path | None, typer.Option(help="Import into this project, matched by slide name.")] = None,
+    source: Annotated[str, typer.Option(help="auto, clam or trident.")] = "auto",
+    slides: Annotated[Path | None, typer.Option(help="Folder of the slides, to check the geometry against.")] = None,
+    patches: Annotated[Path | None, typer.Option(help="CLAM's folder of patch files.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="µm per pixel of the slides' level 0, where no file says it.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="The encoder's name, where no file says it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take over features that CLAM or TRIDENT made, with their geometry checked."""
+    from ._importing import import_all
+
+    if source not in ("auto", "clam", "trident"):
+        raise MilError(f"--source {source}: expected auto, clam or trident")
+    if (out is None) == (project is None):
+        raise MilError("give either --out FOLDER or --project FOLDER: where the features shall go")
+    options: dict[str, Any] = {"source": source, "patches": patches, "mpp": mpp, "encoder": encoder}
+    written, refused = import_all(files, out, project, slides, options)
+    for name, reason in refused.items():
+        say(f"{name}: {reason}")
+    facts = {"imported": len(written), "refused": len(refused), "files": [str(path) for path in written]}
+    print_facts({**facts, "reasons": refused} if as_json else facts, as_json=as_json)
+    if refused:
+        raise typer.Exit(2)
+
+
+@lesions.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="An annotation file.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The file to write; its suffix says the format.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="geojson, asap, aperio or dsa, where the suffix is not enough.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert outlines between GeoJSON (QuPath), ASAP, Aperio and DSA files."""
+    from napari_mil.lesion.files import convert as convert_file
+
+    summary = convert_file(source, target, to)
+    facts = summary.to_dict()
+    problems = facts.pop("problems")
+    for problem in problems:
+        say(f"Note: {problem}")
+    print_facts({**facts, "problems": problems} if as_json else facts, as_json=as_json)
+
+
+def slide_files(paths: list[Path]) -> list[Path]:
+    """The slide files that `paths` name, folders looked through.
+
+    Raises
+    ------
+    MilError
+        If there are none.
+    """
+    from napari_mil.slide import find_slides
+
+    found: list[Path] = []
+    for path in paths:
+        found += find_slides(path) if path.is_dir() and path.suffix.lower() != ".zarr" else [path]
+    if not found:
+        raise MilError(f"{', '.join(map(str, paths))}: no slides found; expected slide files or a folder of them")
+    return found

@@ -1,0 +1,188 @@
+"""What the terminal shows: facts on the standard output, progress and warnings on the standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from napari_mil.errors import Cancelled, JobError
+
+if TYPE_CHECKING:
+    from napari_mil.jobs import Job, JobSpec, JobStatus
+
+_LINE_SECONDS = 10.0
+
+
+def say(text: str) -> None:
+    """A line for the person, on the standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_error(sentence: str) -> None:
+    """One sentence about what went wrong."""
+    say(f"napari-mil: {sentence}")
+
+
+def print_facts(facts: Any, *, as_json: bool) -> None:
+    """Print `facts`: as JSON, or one ``name  value`` line each."""
+    if as_json:
+        from napari_mil.jobs import plain
+
+        print(json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for number, item in enumerate(facts if isinstance(facts, list) else [facts]):
+        if number:
+            print()
+        rows = item if isinstance(item, Mapping) else {"": item}
+        width = max((len(str(name)) for name in rows), default=0)
+        for name, value in rows.items():
+            print(f"{name:<{width}}  {_readable(value)}".strip())
+
+
+def finish(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a job's result; slides that failed make the command fail, after the others are done."""
+    print_facts(result, as_json=as_json)
+    failed = result.get("failed") or {}
+    for name, sentence in failed.items():
+        say_error(str(sentence) if str(name) in str(sentence) else f"{name}: {sentence}")
+    if failed:
+        sys.exit(2)
+
+
+def _readable(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "not defined"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_readable(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(_readable(item) for item in value) or "none"
+    return str(value)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show our own warnings as one line each."""
+    shown: set[str] = set()
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not category.__module__.startswith("napari_mil"):
+            before(message, category, *rest, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            say(f"Note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        yield
+
+
+def run_job(spec: JobSpec) -> dict[str, Any]:
+    """Run one job, show its progress, and return its result.
+
+    Ctrl-C cancels it cleanly, what was finished is kept.
+
+    Raises
+    ------
+    JobError
+        If it failed.
+    Cancelled
+        After Ctrl-C.
+    """
+    from napari_mil.jobs import JobRunner
+
+    # nobody waits for a window here: all cores, ordinary priority
+    with JobRunner(threads=_all_cores(), polite=False) as runner:
+        job = runner.submit(spec)
+        try:
+            status = _follow(job)
+        except KeyboardInterrupt:
+            say("Stopping…")
+            job.cancel("best")
+            status = job.wait(10)
+            again = " Run the same command with --resume to go on." if spec.kind == "train" else ""
+            raise Cancelled(f"{status.message}{again}") from None
+    if status.phase == "failed":
+        raise JobError(status.error or status.message)
+    if status.phase == "cancelled":
+        raise Cancelled(status.message)
+    return status.result or {}
+
+
+def _all_cores() -> int:
+    from napari_mil.jobs import sensible_threads
+
+    return sensible_threads(leave=0)
+
+
+def _follow(job: Job) -> JobStatus:
+    return _follow_live(job) if sys.stderr.isatty() else _follow_in_lines(job)
+
+
+def _follow_live(job: Job) -> JobStatus:
+    """A progress bar with the time left; each epoch stays as a line above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    columns = (TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.fields[left]}", markup=False))
+    told = 0
+    with Progress(*columns, TextColumn("{task.description}", markup=False), console=console, transient=True) as bar:
+        task = bar.add_task(job.spec.title, total=1.0, left="")
+        for status in job.events():
+            for report in job.reports[told:]:
+                told += 1
+                console.print(Text(report_line(report)))
+            left = "" if status.seconds_left is None else f"{duration(status.seconds_left)} left"
+            bar.update(task, completed=status.fraction, description=status.message, left=left)
+    return job.status
+
+
+def _follow_in_lines(job: Job) -> JobStatus:
+    """Plain lines for a file or a pipe: every epoch, and otherwise one line in ten seconds."""
+    told, said_at = 0, -_LINE_SECONDS
+    for status in job.events():
+        fresh = job.reports[told:]
+        told += len(fresh)
+        for report in fresh:
+            say(report_line(report))
+        now = time.monotonic()
+        if not fresh and not status.finished and status.phase == "running" and now - said_at >= _LINE_SECONDS:
+            left = "" if status.seconds_left is None else f", {duration(status.seconds_left)} left"
+            say(f"{status.fraction:.0%}{left}: {status.message}")
+            said_at = now
+    return job.status
+
+
+def report_line(report: Mapping[str, Any]) -> str:
+    """One report as a line: an epoch with its losses, or a slide that is done."""
+    if "epoch" in report:
+        parts = [f"epoch {report['epoch']:>3}/{report.get('epochs', '?')}"]
+        for name, title in (("train_loss", "loss"), ("val_loss", "val. loss"), ("val_auroc", "val. AUROC")):
+            if report.get(name) is not None:
+                parts.append(f"{title} {report[name]:.4f}")
+        return "  ".join(parts) + ("  best so far" if report.get("improved") else "")
+    name = report.get("slide_id", "")
+    message = report.get("message") or f"{report.get('total', '')} patches"
+    return f"{name}: {message}" if name else str(message)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,103 @@
+"""In the child: features of a project's slides, and of slide files without a project."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_mil.errors import JobError, MilError
+
+from ._context import JobContext
+from ._specs import ExtractJob
+
+if TYPE_CHECKING:
+    from napari_mil.features import Encoder, ExtractReport
+
+
+def of_project(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, None, dict[str, Any]]:
+    """All slides of a project, or those named; a bad one is recorded and the others go on."""
+    from napari_mil.study import Project
+    from napari_mil.study.prepare import prepare_all, resolve_device
+
+    assert spec.project is not None
+    project = Project.open(spec.project)
+    device = resolve_device(spec.device, project.config.encoder)
+    context.note(device=device)
+    wanted = project.slide_ids if spec.slide_ids is None else spec.slide_ids
+    todo = [slide_id for slide_id in wanted if not project.has_features(slide_id)]
+    reports = prepare_all(project, spec.slide_ids, device=device, retry_failed=spec.retry_failed)
+    slide_id, index = "", -1
+    while True:
+        try:
+            report = next(reports)
+        except StopIteration as stop:
+            summary = stop.value
+            break
+        if report.slide_id != slide_id:
+            slide_id, index = report.slide_id, index + 1
+            context.part(min(index, len(todo) - 1), len(todo), slide_id)
+        try:
+            yield report
+        except GeneratorExit:
+            reports.close()
+            raise
+    return {
+        "message": summary.sentence,
+        "done": summary.done,
+        "there": summary.there,
+        "passed_over": summary.passed_over,
+        "failed": summary.failed,
+        "folder": project.feature_folder,
+    }
+
+
+def of_files(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, None, dict[str, Any]]:
+    """Slide files, one feature file each; a bad one is told of and the others go on."""
+    from napari_mil.features import get_encoder
+    from napari_mil.study.prepare import resolve_device
+
+    assert spec.encoder is not None
+    assert spec.out is not None
+    stems = [Path(name).stem for name in spec.slides]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise JobError(f"{', '.join(twice)}: two slides of this name would write one file; extract them one by one")
+    device = resolve_device(spec.device, spec.encoder)
+    context.note(device=device)
+    encoder = get_encoder(spec.encoder, weights=spec.weights, device=device)
+    done: list[Path] = []
+    failed: dict[str, str] = {}
+    for index, name in enumerate(spec.slides):
+        path = Path(name)
+        context.part(index, len(spec.slides), path.name)
+        try:
+            done.append((yield from _of_file(spec, path, encoder)))
+        except (MilError, OSError) as error:
+            failed[str(path)] = str(error)
+    if not done:
+        raise JobError(next(iter(failed.values())))
+    sentence = f"{len(done)} slides done" + (f", {len(failed)} failed." if failed else ".")
+    return {"message": sentence, "done": done, "failed": failed, "folder": spec.out}
+
+
+def _of_file(spec: ExtractJob, path: Path, encoder: Encoder) -> Generator[ExtractReport, None, Path]:
+    from napari_mil.features import ExtractReport, extract
+    from napari_mil.slide import TileConfig, open_slide, tile, tissue_mask
+
+    assert spec.out is not None
+    config = TileConfig(**spec.tile)
+    with open_slide(path) as slide:
+        if slide.mpp is None and spec.slide_mpp is not None:
+            slide.set_mpp(spec.slide_mpp)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            mask = tissue_mask(slide)
+            grid = tile(slide, config, mask)
+        for warning in caught:
+            yield ExtractReport(path.stem, 0, len(grid), 0.0, None, str(warning.message))
+        tissue = {"tissue": mask.to_dict(), "tile": config.model_dump(mode="json")}
+        out = Path(spec.out) / f"{path.stem}.h5"
+        px, um = config.patch_px, config.target_mpp
+        return (yield from extract(slide, grid, encoder, out, patch_px=px, target_mpp=um, tissue=tissue))
