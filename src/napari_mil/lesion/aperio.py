@@ -1,7 +1,8 @@
 """Aperio ImageScope XML: layers (``<Annotation>``) of regions; NegativeROA regions are holes of their layer.
 
 A negative region is cut out of every positive of its layer that it overlaps, except those that lie wholly inside it
-(islands in the hole). In files of ours (attribute LesionId) it is a hole of the region before it. One that meets no positive is kept as an object of class "Exclusion".
+(islands in the hole). In files of ours (attribute LesionId) it is a hole of the region before it. One that meets no
+positive is kept as an object of class "Exclusion".
 """
 
 from __future__ import annotations

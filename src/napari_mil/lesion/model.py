@@ -224,6 +224,22 @@ def flat_parts(geometry: BaseGeometry) -> list[BaseGeometry]:
     return [part for child in geometry.geoms for part in flat_parts(child)]
 
 
+def gather(parts: Sequence[BaseGeometry]) -> BaseGeometry:
+    """Single parts as one geometry: a part alone, a Multi… of parts of a kind, else a collection."""
+    if len(parts) == 1:
+        return parts[0]
+    polygons = [part for part in parts if isinstance(part, shapely.Polygon)]
+    lines = [part for part in parts if isinstance(part, shapely.LineString)]
+    points = [part for part in parts if isinstance(part, shapely.Point)]
+    if len(polygons) == len(parts):
+        return shapely.MultiPolygon(polygons)
+    if len(lines) == len(parts):
+        return shapely.MultiLineString(lines)
+    if len(points) == len(parts):
+        return shapely.MultiPoint(points)
+    return shapely.GeometryCollection(list(parts))
+
+
 def union(geometries: Sequence[BaseGeometry]) -> BaseGeometry:
     """Union of valid polygons, always a Polygon or MultiPolygon, without lines or points."""
     geometries = [geometry for geometry in geometries if not geometry.is_empty]

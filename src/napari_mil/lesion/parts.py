@@ -11,7 +11,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from .model import Lesion, LesionSet, flat_parts, new_id, polygonal
+from .model import Lesion, LesionSet, flat_parts, gather, new_id, polygonal
 
 Points = npt.NDArray[np.float64]
 
@@ -94,9 +94,7 @@ class Collector:
         index = self._index.get(identity)
         if index is None:
             return False
-        parts = [*flat_parts(self.lesions[index].geometry), *flat_parts(geometry)]
-        polygons = [part for part in parts if isinstance(part, shapely.Polygon)]
-        joined = shapely.MultiPolygon(polygons) if len(polygons) == len(parts) else shapely.GeometryCollection(parts)
+        joined = gather([*flat_parts(self.lesions[index].geometry), *flat_parts(geometry)])
         self.lesions[index] = self.lesions[index].with_geometry(joined)
         return True
 

@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from napari_mil.errors import LesionError
 
-from .model import Lesion, flat_parts, polygonal
+from .model import Lesion, flat_parts, gather, polygonal
 from .parts import polygons_of
 
 Points = npt.NDArray[np.float64]
@@ -188,10 +188,6 @@ def _with_twins(old: Points, new: Points) -> Points:
 
 def _joined(parts: list[BaseGeometry]) -> BaseGeometry:
     """One geometry of parts; overlapping areas are merged."""
-    if len(parts) == 1:
-        return parts[0]
-    polygons = [part for part in parts if isinstance(part, shapely.Polygon)]
-    if len(polygons) == len(parts):
-        return polygonal(shapely.MultiPolygon(polygons))
-    merged = polygons_of(polygonal(shapely.MultiPolygon(polygons)))
-    return shapely.GeometryCollection([*merged, *(part for part in parts if part.geom_type != "Polygon")])
+    areas = [part for part in parts if isinstance(part, shapely.Polygon)]
+    others = [part for part in parts if part.geom_type != "Polygon"]
+    return gather([*polygons_of(polygonal(gather(areas)) if areas else shapely.Polygon()), *others])
