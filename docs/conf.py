@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 
 project = "napari-mil"
@@ -32,3 +33,12 @@ html_theme_options = {
     "footer_icons": [],
 }
 html_show_sphinx = False
+
+
+def setup(app) -> None:
+    """File patterns in docstrings (*.svs) are no emphasis."""
+
+    def escape(_app, _what, _name, _thing, _options, lines: list[str]) -> None:
+        lines[:] = [re.sub(r"(?<![\\`*\w])\*(?=\.\w)", r"\\*", line) for line in lines]
+
+    app.connect("autodoc-process-docstring", escape)
