@@ -91,6 +91,14 @@ class TestEdited:
         lesion = Lesion(HOLED)
         assert with_exterior(lesion, keyhole(HOLED)).geometry is lesion.geometry
 
+    def test_rounding_of_a_layer_is_no_edit(self) -> None:
+        far = shapely.transform(HOLED, lambda xy: xy + (81234.567, 40321.123))
+        lesion = Lesion(far)
+        assert with_exterior(lesion, keyhole(far).astype(np.float32)).geometry is far
+        moved = with_exterior(lesion, (keyhole(far) + 50).astype(np.float32)).geometry
+        assert moved.area == pytest.approx(far.area, rel=1e-9)
+        assert moved.centroid.x == pytest.approx(far.centroid.x + 50, abs=0.02)
+
     def test_scaling_keeps_the_holes(self) -> None:
         bigger = with_exterior(Lesion(HOLED), keyhole(HOLED) * 1.7)
         assert bigger.geometry.area == pytest.approx(HOLED.area * 1.7**2)

@@ -127,9 +127,9 @@ def _free(
 def with_exterior(lesion: Lesion, ring: npt.ArrayLike, part: int = 0) -> Lesion:
     """The lesion after a person moved or edited the ring that shows one of its parts.
 
-    A moved ring moves the part with its holes, to the last digit. An edited one replaces the part: the keyhole ring is
-    turned back into a polygon with holes, crossings repaired. When one of the two points at the foot of a bridge was
-    dragged, its twin follows, so that no slit opens.
+    A moved ring moves the part with its holes, to the last digit; in a float32 ring rounding counts as no change. An
+    edited one replaces the part: the keyhole ring is turned back into a polygon with holes, crossings repaired. When
+    one of the two points at the foot of a bridge was dragged, its twin follows, so that no slit opens.
 
     Parameters
     ----------
@@ -154,19 +154,21 @@ def with_exterior(lesion: Lesion, ring: npt.ArrayLike, part: int = 0) -> Lesion:
         )
     if len(new) > 3 and np.array_equal(new[0], new[-1]):
         new = new[:-1]
-    edited = _edited(parts[part], new)
+    single = isinstance(ring, np.ndarray) and ring.dtype == np.float32  # as napari keeps its shapes
+    edited = _edited(parts[part], new, 2 * float(np.spacing(np.float32(np.abs(new).max()))) if single else _SAME_PX)
     if edited.is_empty:
         raise LesionError("The edited outline encloses no area; expected an outline with an inside. Undo the edit.")
     return lesion.with_geometry(_joined([*parts[:part], *flat_parts(edited), *parts[part + 1 :]]))
 
 
-def _edited(old: BaseGeometry, new: Points) -> BaseGeometry:
+def _edited(old: BaseGeometry, new: Points, tolerance: float) -> BaseGeometry:
     if isinstance(old, shapely.Polygon) and not old.is_empty:
         for shown in (keyhole(old), _open(old.exterior)):
             if shown.shape == new.shape:
                 step = new - shown
-                if np.abs(step - step[0]).max() <= _SAME_PX:
-                    return old if not step[0].any() else translate(old, *step[0])
+                move = np.median(step, axis=0)
+                if np.abs(step - move).max() <= tolerance:
+                    return old if np.abs(move).max() <= tolerance else translate(old, *move)
         shown = keyhole(old)
         if shown.shape == new.shape:
             new = _with_twins(shown, new)
