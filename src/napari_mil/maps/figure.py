@@ -57,7 +57,8 @@ def draw_figure(
     axes.set_ylim(whole[2], whole[3])
     axes.set_xlabel("mm")
     axes.set_title(title, fontsize=9, wrap=True)
-    figure.colorbar(shown, ax=axes, label=_meaning(amap.normalisation))
+    beside = axes.inset_axes((1.02, 0.0, 0.035, 1.0))
+    figure.colorbar(shown, cax=beside, label=_meaning(amap.normalisation))
     figure.savefig(path, format="png", metadata={"Description": title})
 
 

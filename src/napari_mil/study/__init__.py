@@ -52,6 +52,11 @@ _PUBLIC = {
     "bundle_of_run": "bundle",
     "apply_bundle": "bundle",
     "slide_metrics": "metrics",
+    "Protocol": "experiments",
+    "ExperimentReport": "experiments",
+    "experiment": "experiments",
+    "results_table": "report",
+    "write_report": "report",
     "metrics_sentence": "metrics",
 }
 
@@ -70,6 +75,9 @@ if TYPE_CHECKING:
     from .config import ProjectConfig as ProjectConfig
     from .config import SlideRow as SlideRow
     from .config import order_labels as order_labels
+    from .experiments import ExperimentReport as ExperimentReport
+    from .experiments import Protocol as Protocol
+    from .experiments import experiment as experiment
     from .findings import Finding as Finding
     from .metrics import metrics_sentence as metrics_sentence
     from .metrics import slide_metrics as slide_metrics
@@ -90,6 +98,8 @@ if TYPE_CHECKING:
     from .prepare import prepare_slide as prepare_slide
     from .prepare import preview_patches as preview_patches
     from .project import Project as Project
+    from .report import results_table as results_table
+    from .report import write_report as write_report
     from .runs import load_run as load_run
     from .runs import read_epochs as read_epochs
     from .runs import resume_obstacle as resume_obstacle
