@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_mil.lesion import LesionSet
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -34,7 +38,9 @@ def synthetic_cohort() -> list[LayerData]:
         project = Project.open(create_sample(sample_folder(), progress=show))
     _remember(project.folder)
     row = next(row for row in project.slides if row.label == "tumor")
-    return [*_read(project.slide_path(row.slide_id)), *_read(project.folder / "lesions" / f"{row.slide_id}.geojson")]
+    layers = _read(project.slide_path(row.slide_id))
+    mpp = layers[-1][1]["scale"]  # (y, x)
+    return [*layers, _outlines(project.lesions(row.slide_id), mpp)]
 
 
 def cmu_small_region() -> list[LayerData]:
@@ -75,6 +81,19 @@ def _read(path: Path) -> list[LayerData]:
 
     reader = get_reader(str(path))
     return list(reader(str(path))) if reader is not None else []
+
+
+def _outlines(lesions: LesionSet, mpp: Sequence[float]) -> LayerData:
+    """A Shapes layer of lesions, its vertices (y, x) in level-0 pixels."""
+    import numpy as np
+
+    from napari_mil.lesion.parts import polygons_of
+
+    polygons = [polygon for lesion in lesions for polygon in polygons_of(lesion.geometry)]
+    rings = [np.asarray(polygon.exterior.coords)[:-1, ::-1] for polygon in polygons]
+    look = {"edge_color": "#c80000", "face_color": "transparent", "edge_width": 6, "units": ("µm", "µm")}
+    place = {"scale": tuple(mpp), "translate": tuple(-m / 2 for m in mpp)}
+    return rings, {"name": "Outlines", "shape_type": "polygon", **look, **place}, "shapes"
 
 
 def _remember(folder: Path) -> None:
