@@ -302,9 +302,14 @@ class Stage:
         from napari_mil.lesion import read_lesions
 
         def add(lesions: LesionSet) -> None:
-            layer.add(lesions)
+            from napari_mil.lesion.merge import merge
+
+            new = merge(layer.lesions, lesions)[1]
+            if new:
+                layer.add(new)
+            known = f" {len(lesions) - len(new)} were there already." if len(new) < len(lesions) else ""
             problems = f" {len(lesions.problems)} needed mending: {lesions.problems[0]}" if lesions.problems else ""
-            self._session.say(f"{len(lesions)} outlines imported from {path.name}.{problems}")
+            self._session.say(f"{len(new)} outlines imported from {path.name}.{known}{problems}")
 
         self._session.background.run(lambda: read_lesions(path), add, self._session.failed)
 
@@ -313,20 +318,22 @@ class Stage:
         project = self._session.project
         if project is None:
             return
+        from napari_mil.study.annotations import import_annotations
+
         self.autosave.flush()
 
         def done(report: Any) -> None:
-            for slide_id in report.matched:
+            for slide_id in report.added:
                 layer = self._lesion_layers.get(slide_id)
                 if layer is not None:
                     layer.set_lesions(project.lesions(slide_id), "import")
-            self._session.slides_changed.emit(set(report.matched))
+            self._session.slides_changed.emit(set(report.added))
             self._patches_soon.start()
             self._session.say(report.sentences[0])
             if then is not None:
                 then(list(report.sentences))
 
-        self._session.background.run(lambda: project.import_lesions(folder), done, self._session.failed)
+        self._session.background.run(lambda: import_annotations(project, folder), done, self._session.failed)
 
     def export_lesions(self, path: Path) -> None:
         """Write the slide's outlines to a file."""

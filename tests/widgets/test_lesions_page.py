@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from shapely.geometry import box
+
+from napari_mil.lesion import Lesion, LesionSet, read_lesions
+from napari_mil.study import Project
+from napari_mil.widgets.dock import MilDock
+
+Until = Callable[..., None]
+LEFT = Qt.MouseButton.LeftButton
+
+
+@pytest.fixture
+def page(opened: MilDock, until: Until) -> Any:
+    """The Lesions page with a tumour slide on stage."""
+    slide_id = next(r.slide_id for r in opened.session.project.slides if r.label == "tumor")
+    opened.session.stage.show(slide_id)
+    until(lambda: opened.session.stage.lesion_layer is not None)
+    opened.show_page("Lesions")
+    until(lambda: opened.session.stage.patch_counts is not None)
+    return opened.page
+
+
+def test_without_a_slide_every_tool_is_off_and_says_why(opened: MilDock) -> None:
+    opened.show_page("Lesions")
+    page = opened.page
+    assert not any(button.isEnabled() for button in page.buttons.values())
+    assert page.import_button.reason == "Open a slide first (page Slides)."
+    assert "Open a slide" in page.hint.text()
+
+
+@pytest.mark.parametrize(
+    ("tool", "mode"),
+    [
+        ("polygon", "add_polygon"),
+        ("lasso", "add_polygon_lasso"),
+        ("rectangle", "add_rectangle"),
+        ("ellipse", "add_ellipse"),
+        ("select", "select"),
+        ("pan", "pan_zoom"),
+    ],
+)
+def test_a_tool_is_taken_up_by_a_click(page: Any, tool: str, mode: str) -> None:
+    QTest.mouseClick(page.buttons[tool], LEFT)
+    assert page.session.stage.lesion_layer.layer.mode == mode
+    assert page.buttons[tool].isChecked()
+
+
+def test_an_outline_is_counted_saved_and_taken_back(page: Any, until: Until) -> None:
+    stage = page.session.stage
+    before = len(stage.lesion_layer.lesions)
+    lesion_patches = stage.patch_counts[0]
+    assert page.undo.reason == "Nothing to undo."
+    stage.lesion_layer.add([Lesion(box(0, 0, 2048, 1536), label="Tumor")])
+    until(lambda: stage.patch_counts is not None and stage.patch_counts[0] > lesion_patches)
+    assert f"{before + 1} outlines" in page.counts.text()
+    assert "pairs to rank" in page.counts.text()
+    folder = page.session.project.folder
+    until(lambda: len(Project.open(folder).lesions(stage.slide_id)) == before + 1, 6)
+    assert page.saved.text() == "All outlines are saved."
+    QTest.mouseClick(page.undo, LEFT)
+    assert len(stage.lesion_layer.lesions) == before
+    QTest.mouseClick(page.redo, LEFT)
+    assert len(stage.lesion_layer.lesions) == before + 1
+    until(lambda: not stage.autosave.dirty, 6)
+
+
+def test_a_class_is_chosen_by_a_click(page: Any) -> None:
+    item = page.classes.item(2)
+    QTest.mouseClick(page.classes.viewport(), LEFT, pos=page.classes.visualItemRect(item).center())
+    assert page.session.stage.lesion_layer.current_class == list(page.session.class_colours)[2]
+
+
+def test_unanswered_counts_as_partial(page: Any, until: Until) -> None:
+    stage = page.session.stage
+    QTest.mouseClick(page.partial, LEFT, pos=QPoint(8, page.partial.height() // 2))
+    until(lambda: stage.patch_counts is not None and stage.patch_counts[1] == 0 and stage.patch_counts[2] > 0)
+    QTest.mouseClick(page.complete, LEFT, pos=QPoint(8, page.complete.height() // 2))
+    until(lambda: stage.patch_counts is not None and stage.patch_counts[1] > 0 and stage.patch_counts[2] == 0)
+
+
+def test_files_in_and_out(page: Any, cohort: Path, tmp_path: Path, until: Until) -> None:
+    stage = page.session.stage
+    before = len(stage.lesion_layer.lesions)
+    out = tmp_path / "out.geojson"
+    stage.export_lesions(out)
+    assert len(read_lesions(out)) == before
+    stage.import_lesions(out)
+    until(
+        lambda: f"0 outlines imported from out.geojson. {before} were there already." in page.window().sentence.text()
+    )
+    assert len(stage.lesion_layer.lesions) == before
+    stage.import_lesions(tmp_path / "nowhere.geojson")
+    until(lambda: "nowhere.geojson" in page.window().sentence.text())
+
+
+def test_a_folder_of_outlines_is_matched_by_name_and_reported(page: Any, cohort: Path, until: Until) -> None:
+    session = page.session
+    for slide_id in session.project.slide_ids:
+        session.project.save_lesions(slide_id, LesionSet())
+    session.stage.lesion_layer.set_lesions(LesionSet(), "clear")
+    reports: list[list[str]] = []
+    session.stage.import_lesion_folder(cohort / "annotations", then=reports.append)
+    until(lambda: reports)
+    assert len(session.stage.lesion_layer.lesions) > 0
+    expected = {p.stem for p in (cohort / "annotations").iterdir()}
+    with_outlines = {s for s in session.project.slide_ids if len(session.project.lesions(s))}
+    assert with_outlines == expected
+
+
+def test_switching_slides_keeps_outlines_and_undo(page: Any, until: Until) -> None:
+    stage = page.session.stage
+    first, count = stage.slide_id, len(stage.lesion_layer.lesions)
+    stage.lesion_layer.add([Lesion(box(10, 10, 400, 400))])
+    page.session.step_slide(1)
+    until(lambda: stage.slide_id != first)
+    assert len(page.session.project.lesions(first)) == count + 1  # saved on leaving
+    stage.show(first)
+    until(lambda: stage.slide_id == first)
+    assert len(stage.lesion_layer.lesions) == count + 1
+    stage.undo()
+    assert len(stage.lesion_layer.lesions) == count
