@@ -96,29 +96,32 @@ class OpenSlideSource:
     def _retrying(self, call: Any, what: str) -> Pixels:
         import openslide
 
-        for attempt in (1, 2):
-            slide = self._handle
-            if slide is None:
-                raise SlideError(f"{self._path.name} was closed; open it again to read from it.")
-            try:
-                return on_background(np.asarray(call(slide)), self._background)
-            except openslide.OpenSlideError as error:
-                self._replace(slide)
-                if attempt == 2:
-                    raise SlideError(
-                        f"{self._path.name}: {what} cannot be read ({self._reason(error)}); the file is probably "
-                        f"damaged: copy it anew from where it was scanned."
-                    ) from error
-        raise AssertionError("unreachable")
+        slide = self._handle
+        if slide is None:
+            raise SlideError(f"{self._path.name} was closed; open it again to read from it.")
+        try:
+            return on_background(np.asarray(call(slide)), self._background)
+        except openslide.OpenSlideError:
+            fresh = self._open()  # this thread's own, so that no other's failure can spoil it
+        try:
+            pixels = on_background(np.asarray(call(fresh)), self._background)
+        except openslide.OpenSlideError as error:
+            self._replace(slide, self._open())
+            raise SlideError(
+                f"{self._path.name}: {what} cannot be read ({self._reason(error)}); the file is probably damaged: copy "
+                f"it anew from where it was scanned."
+            ) from error
+        self._replace(slide, fresh)
+        return pixels
 
     def _reason(self, error: Exception) -> str:
         return str(error).replace(f"{self._path}: ", "")
 
-    def _replace(self, failed: Any) -> None:
+    def _replace(self, failed: Any, fresh: Any) -> None:
         """Swap the handle that failed for a fresh one, unless another thread has done so."""
         with self._lock:
             if self._handle is failed and not self._closed:
-                self._handle = self._open()
+                self._handle = fresh
 
     def _mpp(self) -> tuple[float, float] | None:
         p = self.properties

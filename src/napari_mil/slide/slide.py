@@ -16,12 +16,12 @@ from napari_mil.errors import SlideError
 
 from .cache import tile_cache
 from .chain import plan_chain
-from .levels import Level, dask_level, refuse_giant
+from .levels import Level, refuse_giant
 from .source import Pixels, PixelSource, Size, checked_mpp
 from .tiles import Tiles
 
 if TYPE_CHECKING:
-    from .levels import LevelArray
+    from .dask_levels import LevelArray
     from .view import SlideView
 
 _HASHED_BYTES = 64 * 1024
@@ -165,6 +165,8 @@ class Slide:
 
     def pyramid(self) -> list[LevelArray]:
         """The chain as dask arrays (h, w, 3) uint8, finest first; reading them waits for pixels (see `view`)."""
+        from .dask_levels import dask_level
+
         return [dask_level(level, f"slide-{self.tiles.token}-level-{i}") for i, level in enumerate(self.levels)]
 
     def view(self, on_tile: Callable[[], None] | None = None, *, threads: int = 4) -> SlideView:

@@ -18,6 +18,7 @@ Bools = npt.NDArray[np.bool_]
 GLASS_CHROMA = 30
 """max − min of the channels: glass has less, the palest eosin more."""
 
+_SMOOTHED = 1.5  # grey levels; histograms are smoothed by this before their peaks are looked for
 _NARROW = 6.0  # grey levels; a background spreads less than this around its peak, tissue more
 
 
@@ -137,14 +138,17 @@ def _is_glass(ground: Ground, candidates: Bools) -> bool:
 
 
 def _peak(histogram: npt.NDArray[np.integer], low: int, high: int, *, bright: bool) -> tuple[float, float]:
-    """Where the background's values pile up, and how far they spread to the side away from tissue.
+    """Where the background's values pile up, and their standard deviation there.
 
-    The threshold may have cut through the pile (a blank slide): from the highest bin of [low, high] walk uphill.
+    The threshold may have cut through the pile (a blank slide): from the highest bin of [low, high] walk uphill. The
+    deviation is the larger of that of the side away from tissue (which may be clipped at 0 or 255) and that which the
+    width at half height towards tissue tells.
     """
     from scipy.ndimage import gaussian_filter1d
 
-    smooth = gaussian_filter1d(histogram.astype(np.float64), 1.5, mode="constant")
-    low, high = max(0, min(low, 255)), max(0, min(high, 255))
+    filled = np.flatnonzero(histogram)
+    low, high = (min(low, int(filled[-1])), 255) if bright else (0, max(high, int(filled[0])))
+    smooth = gaussian_filter1d(histogram.astype(np.float64), _SMOOTHED, mode="constant")
     at = low + int(np.argmax(smooth[low : high + 1]))
     step = -1 if bright else 1
     while 0 <= at + step <= 255 and smooth[at + step] > smooth[at]:
@@ -152,9 +156,11 @@ def _peak(histogram: npt.NDArray[np.integer], low: int, high: int, *, bright: bo
     values = np.arange(256)
     away = values >= at if bright else values <= at
     counts = histogram[away]
-    total = counts.sum()
-    spread = float(np.sqrt((counts * (values[away] - at) ** 2).sum() / total)) if total else 0.0
-    return float(at), spread
+    clipped = float(np.sqrt((counts * (values[away] - at) ** 2).sum() / max(1, counts.sum())))
+    towards = smooth[: at + 1][::-1] if bright else smooth[at:]
+    below = np.flatnonzero(towards < smooth[at] / 2)
+    width = float(below[0]) if len(below) else float(len(towards))
+    return float(at), max(clipped, float(np.sqrt(max(0.0, (width / 1.177) ** 2 - _SMOOTHED**2))))
 
 
 def _padding(brightest: Pixels, grey: Pixels) -> Bools:

@@ -21,7 +21,8 @@ from napari_mil.errors import SlideError
 
 from .cache import new_token
 from .chain import TILE_PX
-from .levels import Level, LevelArray, dask_level
+from .dask_levels import LevelArray, dask_level
+from .levels import Level
 from .source import Pixels
 from .tiles import TileId, Tiles, tile_range
 
