@@ -21,10 +21,13 @@ def test_fraction_is_found_in_any_report() -> None:
     assert fraction_of({"fraction": 1.5}) == 1.0
     assert fraction_of({"done": 3, "total": 0}) is None
     assert fraction_of({"note": "x"}) is None
+    assert fraction_of({"done": 1, "total": 4, "epoch": {"epoch": 5, "epochs": 10}}) == 0.375
+    assert fraction_of({"done": 1, "total": 4, "epoch": None}) == 0.25
 
 
 def test_milestones_are_epochs_and_last_reports() -> None:
     assert is_milestone({"epoch": 1})
+    assert not is_milestone({"done": 0, "total": 4, "epoch": {"epoch": 5}})
     assert is_milestone({"done": 4, "total": 4})
     assert is_milestone({"done": 3, "total": 4, "message": "coarser than asked for"})
     assert not is_milestone({"done": 3, "total": 4, "message": ""})

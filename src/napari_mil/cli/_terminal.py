@@ -8,7 +8,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.errors import Cancelled, JobError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from napari_mil.jobs import Job, JobSpec, JobStatus
 
 _LINE_SECONDS = 10.0
+# every slide says these; the progress shows them, they leave no line behind
+_ROUTINE = ("Finding tissue.", "Reading the first patches.")
 
 
 def say(text: str) -> None:
@@ -47,12 +49,28 @@ def print_facts(facts: Any, *, as_json: bool) -> None:
 
 def finish(result: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a job's result; slides that failed make the command fail, after the others are done."""
-    print_facts(result, as_json=as_json)
+    print_facts(result if as_json else summary(result), as_json=as_json)
     failed = result.get("failed") or {}
     for name, sentence in failed.items():
         say_error(str(sentence) if str(name) in str(sentence) else f"{name}: {sentence}")
     if failed:
         sys.exit(2)
+
+
+def summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a job's result a person reads in a terminal: figures, slides, places, and the sentence."""
+    rows: dict[str, Any] = {}
+    for slide_id, found in (result.get("predictions") or {}).items():
+        chances = found["probabilities"]
+        likely = ", ".join(f"{chance:.3f}" for chance in (chances.values() if isinstance(chances, dict) else chances))
+        rows[slide_id] = " ".join(str(part) for part in (found.get("predicted", ""), likely, found["badge"]) if part)
+    for role, figures in ((result.get("metrics") or {}).get("sets") or {}).items():
+        auroc = figures.get("auroc") or {}
+        if auroc.get("value") is not None:
+            interval = f" ({auroc['low']:.3f} to {auroc['high']:.3f})" if auroc.get("low") is not None else ""
+            rows[f"{role} AUROC"] = f"{auroc['value']:.3f}{interval}, {figures.get('n', '?')} slides"
+    places = {name: result[name] for name in ("run", "folder", "maps", "out") if result.get(name)}
+    return {**rows, **places, "result": result.get("message") or "Done."}
 
 
 def _readable(value: Any) -> str:
@@ -144,7 +162,8 @@ def _follow_live(job: Job) -> JobStatus:
         for status in job.events():
             for report in job.reports[told:]:
                 told += 1
-                console.print(Text(report_line(report)))
+                if report.get("message") not in _ROUTINE:
+                    console.print(Text(report_line(report)))
             left = "" if status.seconds_left is None else f"{duration(status.seconds_left)} left"
             bar.update(task, completed=status.fraction, description=status.message, left=left)
     return job.status
@@ -157,7 +176,8 @@ def _follow_in_lines(job: Job) -> JobStatus:
         fresh = job.reports[told:]
         told += len(fresh)
         for report in fresh:
-            say(report_line(report))
+            if report.get("message") not in _ROUTINE:
+                say(report_line(report))
         now = time.monotonic()
         if not fresh and not status.finished and status.phase == "running" and now - said_at >= _LINE_SECONDS:
             left = "" if status.seconds_left is None else f", {duration(status.seconds_left)} left"
@@ -166,17 +186,32 @@ def _follow_in_lines(job: Job) -> JobStatus:
     return job.status
 
 
+@contextlib.contextmanager
+def steps(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar (or lines, where nobody watches) for work that calls back with (done, total, sentence)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, sentence: say(sentence)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total, sentence: bar.update(task, completed=done, total=total, description=sentence)
+
+
 def report_line(report: Mapping[str, Any]) -> str:
     """One report as a line: an epoch with its losses, or a slide that is done."""
-    if "epoch" in report:
+    if isinstance(report.get("epoch"), int):
         parts = [f"epoch {report['epoch']:>3}/{report.get('epochs', '?')}"]
         for name, title in (("train_loss", "loss"), ("val_loss", "val. loss"), ("val_auroc", "val. AUROC")):
             if report.get(name) is not None:
                 parts.append(f"{title} {report[name]:.4f}")
         return "  ".join(parts) + ("  best so far" if report.get("improved") else "")
-    name = report.get("slide_id", "")
-    message = report.get("message") or f"{report.get('total', '')} patches"
-    return f"{name}: {message}" if name else str(message)
+    name = str(report.get("slide_id", ""))
+    message = str(report.get("message") or f"{report.get('total', '')} patches")
+    return message if not name or name in message else f"{name}: {message}"
 
 
 def duration(seconds: float) -> str:

@@ -68,7 +68,7 @@ def train(
     )
     if resume and seed is not None and seed != facts.get("seed"):
         raise MilError(f"the run was started with seed {facts.get('seed')}: leave out --seed")
-    print_facts(run_job(spec), as_json=as_json)
+    finish(run_job(spec), as_json=as_json)
 
 
 def _method(facts: dict[str, Any], preset: str | None, changes: dict[str, str]) -> dict[str, Any]:
@@ -189,8 +189,9 @@ def _project_around(run: Path) -> Project | None:
 def experiment(
     project: ProjectFolder,
     methods: Annotated[str, typer.Option(help="Presets, separated by commas.")] = "",
-    protocol: Annotated[str, typer.Option(help="monte_carlo or k_fold.")] = "monte_carlo",
+    protocol: Annotated[str, typer.Option(help="monte_carlo, k_fold, or as_is (the project's roles).")] = "monte_carlo",
     repeats: Annotated[int, typer.Option(help="Splits (monte_carlo) or folds (k_fold).")] = 5,
+    seeds: Annotated[int, typer.Option(help="Trainings of each split.")] = 1,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Of splits and weights.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
@@ -207,11 +208,23 @@ def experiment(
     spec = ExperimentJob(
         project=str(project),
         methods={name: Method.preset(name).with_settings(changes).model_dump(mode="json") for name in names},
-        protocol={"kind": protocol, "repeats": repeats, "seed": seed},
+        protocol={
+            "kind": protocol,
+            "folds" if protocol == "k_fold" else "repeats": repeats,
+            "seed": seed,
+            "seeds": seeds,
+        },
         out=None if out is None else str(out),
         device=device,
     )
-    print_facts(run_job(spec), as_json=as_json)
+    result = run_job(spec)
+    if as_json:
+        print_facts(result, as_json=True)
+        return
+    for name, figures in result["methods"].items():
+        parts = [f"{key} {value['mean']:.3f} ± {value['sd'] or 0:.3f} ({value['n']})" for key, value in figures.items()]
+        print(f"{name}: {', '.join(parts) or 'no figures'}")
+    print(result["message"])
 
 
 @app.command()

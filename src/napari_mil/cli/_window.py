@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ._app import Json, app
-from ._terminal import print_facts, say
+from ._terminal import print_facts, steps
 
 
 @app.callback(invoke_without_command=True)
@@ -36,6 +36,7 @@ def open_project(
 @app.command()
 def demo(
     folder: Annotated[Path | None, typer.Option(help="Where to put the sample slides (the user's cache).")] = None,
+    slides: Annotated[int, typer.Option(help="How many slides.")] = 24,
     make_only: Annotated[bool, typer.Option(help="Make the sample project and open no window.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,8 +44,8 @@ def demo(
     from napari_mil.sample import create_sample, sample_folder
 
     where = folder or sample_folder()
-    say(f"Sample slides: {where}")
-    project = create_sample(where)
+    with steps("Sample slides") as progress:
+        project = create_sample(where, n_slides=slides, progress=progress)
     if make_only or as_json:
         print_facts({"project": project}, as_json=as_json)
     if not make_only:

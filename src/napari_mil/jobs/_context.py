@@ -63,8 +63,8 @@ class JobContext:
         fraction = fraction_of(data)
         if fraction is not None:
             self._advance(fraction)
-        if "epoch" in data and "epochs" in data:
-            self._epochs = (int(data["epoch"]), int(data["epochs"]))
+        if isinstance(data.get("epoch"), int) and isinstance(data.get("epochs"), int):
+            self._epochs = (data["epoch"], data["epochs"])
         left = data.get("seconds_left") if self._parts == 1 else None
         hint = float(left) if isinstance(left, int | float) else None
         self._hinted = hint is not None
@@ -97,10 +97,13 @@ class JobContext:
 def _sentence(report: dict[str, Any]) -> str:
     if isinstance(report.get("message"), str) and report["message"]:
         return str(report["message"])
-    if "epoch" in report:
+    epoch = report.get("epoch")
+    if isinstance(epoch, dict):  # a training inside an experiment
+        return f"{report.get('method', 'Training')}, split {report.get('split', 0)}: {_sentence(epoch)}"
+    if epoch is not None:
         whole = f" of {report['epochs']}" if report.get("epochs") else ""
         auroc = report.get("val_auroc")
-        return f"Epoch {report['epoch']}{whole}" + (f": validation AUROC {auroc:.3f}" if auroc is not None else "")
+        return f"Epoch {epoch}{whole}" + (f": validation AUROC {auroc:.3f}" if auroc is not None else "")
     if "done" in report and "total" in report:
         return f"{report['done']} of {report['total']}"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 # more messages than this tell the eye nothing and cost the window's thread its time
 MESSAGES_PER_SECOND = 20
@@ -14,21 +14,31 @@ _MEMORY_SECONDS = 10.0
 
 
 def fraction_of(report: Mapping[str, Any]) -> float | None:
-    """The share of the work that `report` says is done, 0 to 1, or None if it says nothing."""
-    if isinstance(report.get("fraction"), int | float):
+    """The share of the work that `report` says is done, 0 to 1, or None if it says nothing.
+
+    Read are ``fraction``, ``epoch``/``epochs`` and ``done``/``total``; an ``epoch`` that is a report itself (of the
+    training under way) counts as a part of one.
+    """
+    if _is_number(report.get("fraction")):
         return min(1.0, max(0.0, float(report["fraction"])))
     for done, total in (("epoch", "epochs"), ("done", "total")):
         count, whole = report.get(done), report.get(total)
-        if isinstance(count, int | float) and isinstance(whole, int | float) and whole > 0:
-            return min(1.0, max(0.0, count / whole))
+        if _is_number(count) and _is_number(whole) and whole > 0:
+            inner = report.get("epoch")
+            part = (fraction_of(inner) or 0.0) if isinstance(inner, Mapping) else 0.0
+            return float(min(1.0, max(0.0, (count + part) / whole)))
     return None
 
 
 def is_milestone(report: Mapping[str, Any]) -> bool:
     """Whether `report` must never be dropped: an epoch's, the last one of a slide, or one that has a message."""
-    if "epoch" in report or report.get("message"):
+    if _is_number(report.get("epoch")) or report.get("message"):
         return True
     return "done" in report and report.get("done") == report.get("total")
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class ProgressMeter:

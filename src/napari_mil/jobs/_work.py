@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_mil.errors import JobError
 
-from . import _extracting, _training
+from . import _experiment, _extracting, _training
 from ._context import JobContext
 from ._specs import CallJob, ExtractJob, JobSpec
 
@@ -48,4 +48,5 @@ _WORK: dict[str, Callable[[Any, JobContext], Work]] = {
     "train": _training.train,
     "predict": _training.predict,
     "apply": _training.apply,
+    "experiment": _experiment.experiment,
 }
