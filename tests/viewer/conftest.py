@@ -49,13 +49,20 @@ class Hand:
         self.settle(20)
 
     def drag(self, path: Sequence[Sequence[float]], steps: int = 6) -> None:
+        points = [self.point(path[0])]  # on the screen: the picture may move meanwhile
+        for start, stop in itertools.pairwise(np.asarray(path, dtype=float)):
+            points += [self.point(start + t * (stop - start)) for t in np.linspace(0, 1, steps + 1)[1:]]
         self.move(path[0])
-        QTest.mousePress(self.canvas, Qt.MouseButton.LeftButton, pos=self.point(path[0]))
+        QTest.mousePress(self.canvas, Qt.MouseButton.LeftButton, pos=points[0])
         self.settle(5)
-        for start, stop in itertools.pairwise(path):
-            for t in np.linspace(0, 1, steps + 1)[1:]:
-                self.move(np.asarray(start) + t * (np.asarray(stop) - np.asarray(start)))
-        QTest.mouseRelease(self.canvas, Qt.MouseButton.LeftButton, pos=self.point(path[-1]))
+        for point in points[1:]:
+            QTest.mouseMove(self.canvas, point)
+            self.settle(8)
+        QTest.mouseMove(self.canvas, points[-1] + QPoint(1, 0))
+        self.settle(8)
+        QTest.mouseMove(self.canvas, points[-1])
+        self.settle(8)
+        QTest.mouseRelease(self.canvas, Qt.MouseButton.LeftButton, pos=points[-1])
         self.settle(20)
 
     def key(self, key: Qt.Key, modifier: Qt.KeyboardModifier = Qt.KeyboardModifier.NoModifier) -> None:

@@ -82,7 +82,9 @@ class Hover:
             attention_map, table, grid = self._source
             text = hover_text(attention_map, table, self._viewer.cursor.position, grid)
         if text != self.text:
-            self.text = text
+            before, self.text = self.text, text
+            if not text and self._viewer.status == before:
+                self._viewer.status = "Ready"
             self.changed.emit(text)
         self._status()
 

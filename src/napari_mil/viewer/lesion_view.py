@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QCoreApplication, QTimer
 
-from .outlines import Outline
-from .tags import units_of
+from napari_mil.geometry import Pair
+
+from .outlines import Outline, outlines_of
+from .tags import tag, units_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -47,7 +49,7 @@ def make_layer(name: str, mpp: Sequence[float] | None, metadata: dict[str, Any])
     layer = Shapes(
         ndim=2,
         name=name,
-        features={"id": np.empty(0, object), "class": np.empty(0, object), "name": np.empty(0, object)},
+        features=_features([]),
         metadata=metadata,
         opacity=1.0,
         blending="translucent_no_depth",
@@ -58,11 +60,41 @@ def make_layer(name: str, mpp: Sequence[float] | None, metadata: dict[str, Any])
 
 
 def place(layer: Shapes, mpp: Sequence[float] | None) -> None:
-    """Level-0 pixels → µm: pixel (0, 0) has its centre at 0 µm, while outlines count from pixel edges."""
-    x, y = (1.0, 1.0) if mpp is None else (float(mpp[0]), float(mpp[1]))
-    layer.scale = (y, x)
-    layer.translate = (-y / 2, -x / 2)
+    """Put the layer over its slide."""
+    layer.scale, layer.translate = transform(mpp)
     layer.units = units_of(mpp)
+
+
+def transform(mpp: Sequence[float] | None) -> tuple[Pair, Pair]:
+    """Scale and translate (y, x): level-0 pixel (0, 0) has its centre at 0 µm, while outlines count from its edge."""
+    x, y = (1.0, 1.0) if mpp is None else (float(mpp[0]), float(mpp[1]))
+    return (y, x), (-y / 2, -x / 2)
+
+
+def as_layer_data(
+    lesions: Iterable[Lesion], name: str, mpp: Sequence[float] | None, path: str
+) -> tuple[list[npt.NDArray[np.float32]], dict[str, Any], str]:
+    """Layer data tuple of lesions, for a layer that no slide of a project owns."""
+    from napari_mil.lesion import LESION_CLASSES
+
+    ensure_triangulation()
+    pairs = [(lesion, outline) for lesion in lesions for outline in outlines_of(lesion.id, lesion.geometry)]
+    edge, face = _colors([lesion for lesion, _ in pairs], LESION_CLASSES)
+    scale, translate = transform(mpp)
+    attributes = {
+        "name": name,
+        "shape_type": "polygon",
+        "scale": scale,
+        "translate": translate,
+        "units": units_of(mpp),
+        "features": _features([lesion for lesion, _ in pairs]),
+        "metadata": tag("lesions", None, mpp=mpp, path=path),
+    }
+    if pairs:
+        attributes |= {"edge_color": edge, "face_color": face, "edge_width": 4.0}
+    else:
+        attributes["ndim"] = 2
+    return [outline.vertices for _, outline in pairs], attributes, "shapes"
 
 
 def render(layer: Shapes, target: Sequence[Outline]) -> tuple[Outline, ...]:
@@ -95,17 +127,26 @@ def color_of(lesion: Lesion, classes: Mapping[str, Color]) -> Color:
     return classes.get(lesion.label) or lesion.color or FALLBACK
 
 
-def decorate(layer: Shapes, lesions: Sequence[Lesion], classes: Mapping[str, Color]) -> None:
-    """Colours, features and texts of the shapes; `lesions` has one entry per shape."""
-    layer.features = {
+def _features(lesions: Sequence[Lesion]) -> dict[str, npt.NDArray[Any]]:
+    return {
         "id": np.array([lesion.id for lesion in lesions], dtype=object),
         "class": np.array([lesion.label for lesion in lesions], dtype=object),
         "name": np.array([lesion.name for lesion in lesions], dtype=object),
     }
-    layer.feature_defaults = {"id": "", "class": "", "name": ""}  # napari's own would repeat the last row
+
+
+def _colors(lesions: Sequence[Lesion], classes: Mapping[str, Color]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """(N, 4) edge and face colours, 0 to 1."""
     colors = np.array([color_of(lesion, classes) for lesion in lesions], dtype=float).reshape(-1, 3) / 255
     alpha = np.array([LOCKED_FACE_ALPHA if lesion.locked else FACE_ALPHA for lesion in lesions])
-    edge, face = np.column_stack([colors, np.ones(len(lesions))]), np.column_stack([colors, alpha])
+    return np.column_stack([colors, np.ones(len(lesions))]), np.column_stack([colors, alpha])
+
+
+def decorate(layer: Shapes, lesions: Sequence[Lesion], classes: Mapping[str, Color]) -> None:
+    """Colours, features and texts of the shapes; `lesions` has one entry per shape."""
+    layer.features = _features(lesions)
+    layer.feature_defaults = {"id": "", "class": "", "name": ""}  # napari's own would repeat the last row
+    edge, face = _colors(lesions, classes)
     # a drawing given up leaves its colours behind in napari, so lengths are compared, too
     if edge.shape != np.shape(layer.edge_color) or not np.allclose(edge, layer.edge_color):
         layer.edge_color = edge

@@ -11,7 +11,7 @@ from .tags import UM, find_layers, tag, tag_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
     from napari_mil.maps import AttentionMap
 
@@ -143,14 +143,14 @@ class MapToggle:
     def __init__(self, viewer: ViewerModel, key: str = "C") -> None:
         self._viewer = viewer
         self._key = key
-        self._hidden: list[Image] = []
+        self._hidden: list[Layer] = []
         viewer.bind_key(key, self._pressed, overwrite=True)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
-        for layer in find_layers(viewer, "map"):
-            layer.events.visible.connect(self._follow)
+        for layer in find_layers(viewer):
+            self._take(layer)
 
-    def _pressed(self, _: ViewerModel) -> None:
+    def _pressed(self, _: Any) -> None:
         self.toggle()
 
     def toggle(self) -> bool:
@@ -166,14 +166,25 @@ class MapToggle:
             layer.visible = True
         return True
 
-    def _on_inserted(self, event: Any) -> None:
-        if tag_of(event.value).get("kind") == "map":
-            event.value.events.visible.connect(self._follow)
+    def _take(self, layer: Layer) -> None:
+        # on an image of its own, C means something else to napari; on ours it is the maps
+        layer.bind_key(self._key, self._pressed, overwrite=True)
+        if tag_of(layer).get("kind") == "map":
+            layer.events.visible.connect(self._follow)
             update_badge(self._viewer)
 
+    def _give_back(self, layer: Layer) -> None:
+        layer.bind_key(self._key, None)
+        if tag_of(layer).get("kind") == "map":
+            layer.events.visible.disconnect(self._follow)
+
+    def _on_inserted(self, event: Any) -> None:
+        if tag_of(event.value):
+            self._take(event.value)
+
     def _on_removed(self, event: Any) -> None:
-        if tag_of(event.value).get("kind") == "map":
-            event.value.events.visible.disconnect(self._follow)
+        if tag_of(event.value):
+            self._give_back(event.value)
             update_badge(self._viewer)
 
     def _follow(self, _: Any = None) -> None:
@@ -184,5 +195,5 @@ class MapToggle:
         self._viewer.bind_key(self._key, None)
         self._viewer.layers.events.inserted.disconnect(self._on_inserted)
         self._viewer.layers.events.removed.disconnect(self._on_removed)
-        for layer in find_layers(self._viewer, "map"):
-            layer.events.visible.disconnect(self._follow)
+        for layer in find_layers(self._viewer):
+            self._give_back(layer)
