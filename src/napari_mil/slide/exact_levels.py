@@ -34,10 +34,13 @@ class ExactLevels:
         self._lock = threading.Lock()
         self._tif: Any = None
         self._levels: dict[int, TiffLevel | None] = {}
+        self._closed = False
 
     def level(self, level: int, slide: OpenSlideSource) -> TiffLevel | None:
         """The level, if the file has it as one page that decodes to what OpenSlide gives; else None."""
         with self._lock:
+            if self._closed:
+                return None
             if level not in self._levels:
                 self._levels[level] = self._find(level, slide) if slide.vendor in _VENDORS else None
             return self._levels[level]
@@ -45,6 +48,7 @@ class ExactLevels:
     def close(self) -> None:
         """Give the file back."""
         with self._lock:
+            self._closed = True
             for level in self._levels.values():
                 if level is not None:
                     level.close()

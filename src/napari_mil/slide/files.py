@@ -27,7 +27,7 @@ def is_slide_file(path: str | os.PathLike[str]) -> bool:
 def find_slides(folder: str | os.PathLike[str], *, recursive: bool = True) -> list[Path]:
     """Slides and plain images of a folder, by suffix, sorted by path.
 
-    Hidden files and folders and the folders of napari-mil projects are passed over; the many files of one DICOM slide
+    Hidden files and folders and project folders (ours, QuPath's) are passed over; the many files of one DICOM slide
     give one path (its largest file).
 
     Raises
@@ -57,7 +57,8 @@ def find_slides(folder: str | os.PathLike[str], *, recursive: bool = True) -> li
 
 
 def _is_project(folder: Path) -> bool:
-    return (folder / "project.json").is_file()
+    """A folder of ours, or of QuPath's, has images that are no slides."""
+    return any((folder / name).is_file() for name in ("project.json", "project.qpproj"))
 
 
 def _one_per_dicom(paths: list[Path]) -> list[Path]:

@@ -40,6 +40,23 @@ class Slide:
         The back end that reads it.
     mpp : float or (float, float), optional
         µm per level-0 pixel (x, y) that a person gave; it wins over the file's.
+
+    Attributes
+    ----------
+    level_dimensions : tuple of (int, int)
+        Width and height of each native level.
+    level_downsamples : tuple of float
+        Level-0 pixels per pixel of each native level.
+    levels : tuple of Level
+        The chain as array-likes (h, w, 3) uint8; reading them waits for pixels.
+    associated : mapping of str to (h, w, 3) uint8
+        Label, macro, thumbnail: whatever the file has, read when asked for. They may carry names of patients.
+    vendor : str
+    properties : mapping of str to str
+    objective_power : float or None
+        A label only; the scale is `mpp`.
+    bounds : (int, int, int, int)
+        x, y, width, height of the part that was scanned, level-0 pixels.
     """
 
     def __init__(self, path: Path, source: PixelSource, mpp: float | Sequence[float] | None = None) -> None:
