@@ -14,7 +14,7 @@ from napari_mil.slide import open_slide, read_patches, set_cache_limit
 
 from .conftest import Pixels, pattern, write_pyramid
 
-SECONDS = 1.5
+SECONDS = 1.0
 
 
 @pytest.mark.parametrize("kind", ["openslide", "tifffile", "plain"])
