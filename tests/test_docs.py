@@ -89,4 +89,4 @@ def test_examples_run(page: Path, tmp_path: Path, sample_project: Path) -> None:
 def sample_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from napari_mil.sample import create_sample
 
-    return create_sample(tmp_path_factory.mktemp("sample"), n_slides=12, seed=0, size=(2048, 1536))
+    return create_sample(tmp_path_factory.mktemp("sample"), n_slides=8, seed=0, size=(1536, 1024))
