@@ -167,3 +167,81 @@ def make_cohort(glas: Path, out: Path, *, seed: int, coarse: bool) -> Path:
         writer.writerow(["slide_id", "path", "patient_id", "label", "partial_annotation"])
         writer.writerows(rows)
     return table
+
+
+def make_project(table: Path, out: Path, encoder: str) -> Project:
+    """The cohort as a project, with its outlines."""
+    from napari_mil.lesion import read_lesions
+    from napari_mil.slide import TileConfig
+
+    folder = out / "project"
+    if (folder / "project.json").exists():
+        return Project.open(folder)
+    # the images' own scale: resampling to 0.5 µm/px would invent pixels
+    project = Project.create(
+        folder, table, name="GlaS virtual slides", encoder=encoder, tile=TileConfig(target_mpp=MPP, patch_px=PATCH_PX)
+    )
+    for file in sorted((out / "outlines").glob("*.geojson")):
+        project.save_lesions(file.stem, read_lesions(file))
+    return project
+
+
+def prepare(project: Project, device: str) -> None:
+    """Features of all slides."""
+    from napari_mil.study.prepare import prepare_all
+
+    start, slide_id = time.monotonic(), ""
+    for report in prepare_all(project, device=device):
+        if report.slide_id != slide_id:
+            slide_id = report.slide_id
+            ready = sum(project.has_features(i) for i in project.slide_ids)
+            print(f"{time.monotonic() - start:7.0f} s  {ready} of {len(project)} slides ready", flush=True)
+
+
+def run(project: Project, names: Sequence[str], *, seed: int, device: str) -> Any:
+    """Train and judge every method on the five splits; the results, a row a run."""
+    from napari_mil import Method, experiment
+    from napari_mil.study import Protocol
+
+    methods = {name: Method.preset(METHODS[name][0]).with_settings(METHODS[name][1]) for name in names}
+    protocol = Protocol(kind="k_fold", folds=len(GROUPS), validation=1 / (len(GROUPS) - 1), seed=seed)
+    steps = experiment(project, methods, protocol, device=device)
+    while True:
+        try:
+            report = next(steps)
+        except StopIteration as end:
+            return end.value
+        if report.result is not None:
+            print(
+                f"{report.done:3d}/{report.total}  {report.method}, split {report.split}: {report.message}", flush=True
+            )
+
+
+def main() -> None:
+    """Make, prepare, train, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--glas", type=Path, required=True, help="folder with images/, masks/ and Grade.csv")
+    parser.add_argument("--encoder", default="texture", help="resnet50, texture, or a .pt2 file with its JSON beside")
+    parser.add_argument("--out", type=Path, default=Path("glas-virtual-slides"))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--coarse", action="store_true", help="outline whole fields instead of glands")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    args = parser.parse_args()
+    from napari_mil.study.report import compare_to, results_table, to_markdown
+
+    encoder = str(Path(args.encoder).absolute()) if args.encoder.endswith(".pt2") else args.encoder
+    project = make_project(make_cohort(args.glas, args.out, seed=args.seed, coarse=args.coarse), args.out, encoder)
+    prepare(project, args.device)
+    results = run(project, args.methods, seed=args.seed, device=args.device)
+    table = results_table(results, ["auroc", "average_precision", "patch_auroc"])
+    if args.json:
+        print(json.dumps(json.loads(results.to_json(orient="records")), indent=2))
+    print(to_markdown(table))
+    if "AB-MIL" in args.methods and len(args.methods) > 1:
+        print(to_markdown(compare_to(results, "AB-MIL")))
+
+
+if __name__ == "__main__":
+    main()

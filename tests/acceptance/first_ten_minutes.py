@@ -21,7 +21,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QDialog, QDialogButtonBox, QFileDialog, QMenu, QMessageBox, QWidget
+from qtpy.QtWidgets import QApplication, QCheckBox, QDialog, QDialogButtonBox, QFileDialog, QMenu, QMessageBox, QWidget
 
 LEFT = Qt.MouseButton.LeftButton
 
@@ -85,7 +85,8 @@ class Player:
         assert widget.isVisible(), f"{widget} is not to be seen"
         assert widget.isEnabled(), f"“{getattr(widget, 'text', lambda: '')()}” is off: {widget.toolTip()}"
         self.show_widget(widget)
-        QTest.mouseClick(widget, LEFT)
+        box = isinstance(widget, QCheckBox)  # only its box and words take a click, not the space behind them
+        QTest.mouseClick(widget, LEFT, pos=QPoint(8, widget.height() // 2) if box else widget.rect().center())
 
     def show_widget(self, widget: QWidget) -> None:
         """Scroll a page so that the widget is seen."""
