@@ -100,9 +100,12 @@ class Child:
 
     def _warm(self, modules: list[str]) -> None:
         for name in modules:
+            module, _, attribute = name.partition(":")
             try:
-                importlib.import_module(name)
-            except ImportError:  # a job that needs it will say so
+                imported = importlib.import_module(module)
+                if attribute:  # public names are loaded on first use
+                    getattr(imported, attribute)
+            except (ImportError, AttributeError):  # a job that needs it will say so
                 logging.getLogger(__name__).warning("could not import %s ahead of time", name, exc_info=True)
         self._outbox.send({"type": "warm"})
 

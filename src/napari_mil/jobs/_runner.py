@@ -123,8 +123,11 @@ class JobRunner:
         return job
 
     def warm_up(self, *modules: str) -> None:
-        """Start the child and let it import `modules` (torch if none are named) while nobody waits for it."""
-        self._do(functools.partial(self._warm_up, list(modules or ("torch", "napari_mil.mil"))))
+        """Start the child and let it import `modules` while nobody waits for it.
+
+        A public name is written ``package:name``. Without `modules` it is torch, and what a training needs.
+        """
+        self._do(functools.partial(self._warm_up, list(modules or ("torch", "napari_mil.mil:fit", "napari_mil.study.train"))))
 
     def close(self) -> None:
         """Stop everything. A job at work is interrupted; its project offers to take it up again."""
