@@ -23,7 +23,7 @@ PATCH_COLORS: dict[int | None, Color] = {1: (200, 0, 0), 0: (40, 110, 220), -1: 
 """Lesion, not, unknown, and patches without labels."""
 TISSUE_COLOR: Color = (40, 160, 90)
 FACE_ALPHA = 90
-CELLS = 8
+CELLS = 12
 """Raster pixels along a patch, so that a border of one of them can be painted."""
 MAX_RASTER_PX = 4096
 
@@ -80,7 +80,7 @@ def patch_picture(
 ) -> tuple[npt.NDArray[np.uint8], Pair, Pair]:
     """RGBA raster of a grid's patches, with the level-0 origin (x, y) and cell size (x, y) of its pixels.
 
-    Patches on one lattice, overlapping or not, lie exactly where they are; on several, within 1/16 of a patch.
+    Patches on one lattice, overlapping or not, lie exactly where they are; on several, within 1/24 of a patch.
     """
     if len(grid) == 0:
         return np.zeros((1, 1, 4), dtype=np.uint8), (0.0, 0.0), (1.0, 1.0)

@@ -1,18 +1,20 @@
-"""Tiles arrive in other threads; the layer is refreshed in the window's, at most every 30 ms.
+"""Tiles arrive in other threads; the layer is refreshed in the window's, once they have come to rest.
 
 The window's thread never waits for pixels: the slide's view answers a missing tile at once from a coarser level and
-loads it behind. Each arrival arms one single-shot timer here, unless it runs already, so that a burst of tiles costs
-one redraw and a steady stream cannot keep pushing the redraw away.
+loads it behind. A redraw costs as much as a frame, so it waits until no tile came for 30 ms; a stream that never rests
+is shown every 200 ms all the same.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
-DELAY_MS = 30
+REST_MS = 30
+LONGEST_MS = 200
 
 
 class TileRefresher(QObject):
@@ -22,34 +24,49 @@ class TileRefresher(QObject):
     ----------
     refresh : callable
         What redraws the layer.
-    delay_ms : int
-        How long further arrivals are waited for.
+    rest_ms : int
+        How long it must have been quiet.
+    longest_ms : int
+        How long the first of several arrivals waits at most.
     """
 
     _arrived = Signal()
 
-    def __init__(self, refresh: Callable[[], object], delay_ms: int = DELAY_MS) -> None:
+    def __init__(self, refresh: Callable[[], object], rest_ms: int = REST_MS, longest_ms: int = LONGEST_MS) -> None:
         super().__init__()
         self._refresh: Callable[[], object] | None = refresh
+        self._rest_ms, self._longest_ms = rest_ms, longest_ms
         self._lock = threading.Lock()
         self._pending = False
+        self._first = self._last = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(delay_ms)
-        self._timer.timeout.connect(self.flush)
+        self._timer.timeout.connect(self._rested)
         self._arrived.connect(self._arm, Qt.ConnectionType.QueuedConnection)
 
     def arrived(self) -> None:
         """Say that a tile is there; from any thread."""
         with self._lock:
+            self._last = time.monotonic()
             if self._pending or self._refresh is None:
                 return
             self._pending = True
+            self._first = self._last
         self._arrived.emit()
 
     def _arm(self) -> None:
-        if self._refresh is not None and not self._timer.isActive():
-            self._timer.start()
+        if self._refresh is not None:
+            self._timer.start(self._rest_ms)
+
+    def _rested(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            rest = self._rest_ms - (now - self._last) * 1000
+            left = self._longest_ms - (now - self._first) * 1000
+        if rest > 1 and left > 1:
+            self._timer.start(int(min(rest, left)) + 1)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Redraw now if a tile arrived since the last time."""
