@@ -211,7 +211,7 @@ def report_line(report: Mapping[str, Any]) -> str:
         return "  ".join(parts) + ("  best so far" if report.get("improved") else "")
     name = str(report.get("slide_id", ""))
     message = str(report.get("message") or f"{report.get('total', '')} patches")
-    return message if not name or name in message else f"{name}: {message}"
+    return message if not name or message.startswith(f"{name}:") else f"{name}: {message}"
 
 
 def duration(seconds: float) -> str:
