@@ -59,7 +59,8 @@ def _is_pyramid(path: Path) -> bool:
             if not first.is_tiled or first.samplesperpixel not in (3, 4):
                 return False
             levels = tiff.series[0].levels
-            smaller = any(getattr(p, "is_tiled", False) and p.imagewidth < first.imagewidth for p in tiff.pages)
+            pages: Any = tiff.pages
+            smaller = any(getattr(p, "is_tiled", False) and p.imagewidth < first.imagewidth for p in pages)
             return len(levels) > 1 or smaller or max(first.imagewidth, first.imagelength) > GIANT_PX
     except (TiffFileError, OSError, ValueError, IndexError):
         return False

@@ -10,7 +10,7 @@ import shapely
 from napari.components import ViewerModel
 from qtpy.QtTest import QTest
 
-from napari_mil.lesion import LESION_CLASSES, Lesion, LesionSet
+from napari_mil.lesion import LESION_CLASSES, Lesion, LesionSet, class_color
 from napari_mil.viewer import LesionLayer
 from napari_mil.viewer.lesion_view import LINE_PX
 
@@ -45,7 +45,8 @@ def check(layer: LesionLayer) -> None:
     for index, lesion_id in enumerate(ids):
         shape = shapely.Polygon(shapes.data[index][:, ::-1]) if shapes.shape_type[index] != "ellipse" else None
         assert shape is None or not shape.is_valid or by_id[lesion_id].geometry.intersects(shape)
-        expected = np.array(layer.classes.get(by_id[lesion_id].label, (128, 128, 128))) / 255
+        lesion = by_id[lesion_id]
+        expected = np.array(lesion.color or class_color(lesion.label, layer.classes)) / 255
         assert shapes.edge_color[index][:3] == pytest.approx(expected, abs=2e-3)
 
 
@@ -258,3 +259,23 @@ def test_problems_of_the_file_are_kept(viewer):
     assert layer.lesions.problems == ("one was repaired",)
     assert layer.lesions.meta == {"format": "geojson"}
     layer.close()
+
+
+def test_own_colours_of_a_file_are_kept_until_the_class_changes(layer):
+    layer.add([Lesion(shapely.box(0, 0, 9, 9), color=(1, 2, 3))])
+    check(layer)
+    layer.layer.selected_data = {0}
+    layer.set_class("Stroma")
+    assert layer.lesions[0].color is None
+    check(layer)
+
+
+def test_a_tool_brings_back_a_layer_that_was_taken_out_of_the_list(viewer, layer):
+    layer.layer.add(SQUARE, shape_type="polygon")
+    viewer.layers.remove(layer.layer)
+    layer.set_tool("lasso")
+    QTest.qWait(120)
+    assert viewer.layers.selection.active is layer.layer
+    assert layer.tool == "lasso"
+    assert layer.layer.nshapes == len(layer.lesions) == 1
+    assert layer.layer.edge_width[0] * 0.5 * viewer.scene.camera.zoom == pytest.approx(LINE_PX)

@@ -226,8 +226,8 @@ class LesionLayer:
 
     def set_tool(self, tool: str) -> None:
         """Take up a tool: polygon, lasso, rectangle, ellipse, select, vertices or pan."""
-        if self.layer not in self.viewer.layers:
-            return
+        if self.layer not in self.viewer.layers:  # someone took it out of the list
+            self.viewer.add_layer(self.layer)
         self.viewer.layers.selection.active = self.layer
         if tool in ("polygon", "lasso", "rectangle", "ellipse"):
             self.layer.selected_data = set()
@@ -374,7 +374,9 @@ class LesionLayer:
             self._busy = busy
 
     def _apply_current_colors(self, update_selected: bool = False) -> None:
-        color = self._classes.get(self._current, view.FALLBACK)
+        from napari_mil.lesion import class_color
+
+        color = class_color(self._current, self._classes)
         view.set_current_colors(self.layer, color, update_selected)
 
     # ---- keys

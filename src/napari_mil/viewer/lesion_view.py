@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from napari_mil.lesion import Lesion
 
 Color = tuple[int, int, int]
-FALLBACK: Color = (128, 128, 128)
 FACE_ALPHA = 0.2
 LOCKED_FACE_ALPHA = 0.08
 MAX_TEXTS = 100
@@ -81,7 +80,7 @@ def as_layer_data(
     pairs = [(lesion, outline) for lesion in lesions for outline in outlines_of(lesion.id, lesion.geometry)]
     edge, face = _colors([lesion for lesion, _ in pairs], LESION_CLASSES)
     scale, translate = transform(mpp)
-    attributes = {
+    attributes: dict[str, Any] = {
         "name": name,
         "shape_type": "polygon",
         "scale": scale,
@@ -123,8 +122,10 @@ def _key(shape_type: str, vertices: npt.NDArray[Any]) -> tuple[str, bytes]:
 
 
 def color_of(lesion: Lesion, classes: Mapping[str, Color]) -> Color:
-    """The class's colour, else the lesion's own, else grey."""
-    return classes.get(lesion.label) or lesion.color or FALLBACK
+    """The lesion's own colour, else its class's."""
+    from napari_mil.lesion import class_color
+
+    return lesion.color or class_color(lesion.label, dict(classes))
 
 
 def _features(lesions: Sequence[Lesion]) -> dict[str, npt.NDArray[Any]]:
@@ -207,8 +208,11 @@ class WidthFollower:
         self._viewer, self._layer, self._rest_ms = viewer, layer, rest_ms
         self._later = Later(self.update)
         viewer.scene.camera.events.zoom.connect(self._zoomed)
+        viewer.layers.events.inserted.connect(self._zoomed)
 
     def _zoomed(self, _: Any = None) -> None:
+        if self._layer not in self._viewer.layers:  # put away with its slide
+            return
         if abs(np.log2(self.width / max(self._layer.current_edge_width, 1e-9))) > 0.4:
             self._later.call()
 
@@ -229,3 +233,4 @@ class WidthFollower:
         """Follow no more."""
         self._later.close()
         self._viewer.scene.camera.events.zoom.disconnect(self._zoomed)
+        self._viewer.layers.events.inserted.disconnect(self._zoomed)

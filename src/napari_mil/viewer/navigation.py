@@ -34,7 +34,7 @@ def mpp_of(objective: float) -> float:
 
 def current_mpp(viewer: ViewerModel) -> float:
     """µm (pixels where the slide's scale is unknown) that one canvas pixel shows."""
-    return 1.0 / viewer.scene.camera.zoom
+    return 1.0 / float(viewer.scene.camera.zoom)
 
 
 def magnification(viewer: ViewerModel) -> float:

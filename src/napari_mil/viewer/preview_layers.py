@@ -135,7 +135,7 @@ def _show(
         layer: Any = old[-1]
         layer.data = picture
         layer.scale, layer.translate, layer.name, layer.units = scale, translate, name, units
-        return layer  # type: ignore[no-any-return]
+        return layer
     layer = Image(
         picture,
         rgb=True,
@@ -151,4 +151,4 @@ def _show(
     below = ("overview", "slide", "associated", "tissue")
     ours = [i for i, other in enumerate(viewer.layers) if tag_of(other).get("kind") in below]
     viewer.layers.insert(ours[-1] + 1 if ours else len(viewer.layers), layer)
-    return layer  # type: ignore[no-any-return]
+    return layer
