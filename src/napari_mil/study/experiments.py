@@ -170,9 +170,7 @@ def plan(
     folder = Path(out) if out is not None else project.folder / "experiments" / f"{protocol.kind}-{key}"
     there = folder / "protocol.json"
     if there.is_file() and read_json(there).get("key") != key:
-        raise ProjectError(
-            f"{folder}: holds an experiment with other splits or outlines; choose another folder."
-        )
+        raise ProjectError(f"{folder}: holds an experiment with other splits or outlines; choose another folder.")
     dumped = {name: method.model_dump(mode="json") for name, method in chosen.items()}
     write_json(there, {"key": key, **content, "methods": dumped})
     # the teacher is part of what a cell is: with another one it is another cell

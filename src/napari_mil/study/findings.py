@@ -27,7 +27,7 @@ class Finding(str):
 
 def training_findings(project: Project) -> list[Finding]:
     """Findings about a project's slides, blocking ones first."""
-    found = [*_labels(project), *_roles(project), *_features(project), *_validation(project)]
+    found = [*_labels(project), *_roles(project), *_features(project), *_validation(project), *_outlines(project)]
     return sorted(found, key=lambda finding: not finding.blocking)
 
 
@@ -107,6 +107,37 @@ def _validation(project: Project) -> list[Finding]:
             )
         )
     return found
+
+
+def _outlines(project: Project) -> list[Finding]:
+    """Advice about outlines of the training slides; methods that need none may pass it over."""
+    names = project.label_names
+    train = [r for r in project.slides if r.role == "train" and r.label is not None]
+    outlined = {r.slide_id for r in train if project.lesion_path(r.slide_id).is_file()}
+    negative = [r.slide_id for r in train if r.slide_id in outlined and r.label == names[0]]
+    negative = [slide_id for slide_id in negative if has_lesion(project, slide_id)]
+    open_question = [r.slide_id for r in train if r.slide_id in outlined - set(negative)]
+    open_question = [i for i in open_question if project.slide(i).partial_annotation is None]
+    found = []
+    if negative:
+        found.append(
+            f"{len(negative)} training slides are labelled {names[0]} but have lesions outlined ({_some(negative)}): "
+            "those outlines are left out. Check label and outlines."
+        )
+    if open_question:
+        found.append(
+            f"For {len(open_question)} outlined training slides nobody has said whether all lesions are outlined "
+            f"({_some(open_question)}), so what is not outlined counts as unknown and gives no counter-examples. "
+            "Answer it on the Slides page."
+        )
+    return [Finding(sentence, blocking=False) for sentence in found]
+
+
+def has_lesion(project: Project, slide_id: str) -> bool:
+    """Whether a slide has an outline of a lesion class."""
+    from napari_mil.lesion import Role
+
+    return bool(project.lesions(slide_id).of_role(Role.LESION, project.config.classes))
 
 
 def _some(names: list[str], n: int = 3) -> str:

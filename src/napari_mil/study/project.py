@@ -120,7 +120,9 @@ class Project(ProjectSlides):
             raise ProjectError(f"{path / 'project.json'}: {first_error(error)}; mend or remove that entry.") from error
         table = path / "slides.csv"
         rows = read_table(table)[0] if table.is_file() else []
-        return cls(path, config, rows)
+        project = cls(path, config, rows)
+        project._learn_labels(rows)  # a label written into the table by hand
+        return project
 
     # labels and roles
 

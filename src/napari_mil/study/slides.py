@@ -94,8 +94,10 @@ class ProjectSlides:
         patients = {row.patient for row in changed.values()}
         before = patients_in_two_roles(self._rows.values())
         refuse_patients_in_two_roles(r for r in together.values() if r.patient in patients - before.keys())
+        before_labels = self._labels_in_use()
         self._rows = together
         self._learn_labels(changed.values())
+        self._forget_labels(before_labels)
         if save:
             self.save()
         return list(changed.values())
@@ -246,6 +248,15 @@ class ProjectSlides:
         self._rows = {row.slide_id: row for row in together}
         self._learn_labels(new)
         return [row.slide_id for row in new]
+
+    def _labels_in_use(self) -> set[str]:
+        return {row.label for row in self._rows.values() if row.label is not None}
+
+    def _forget_labels(self, before: set[str]) -> None:
+        """Drop labels that the last slide has just lost (a mistyped one, say), as long as two others are left."""
+        for name in before - self._labels_in_use():
+            if len(self.config.label_names) > 2:
+                self.config.label_names = [n for n in self.config.label_names if n != name]
 
     def _learn_labels(self, rows: Iterable[SlideRow]) -> None:
         names = self.config.label_names

@@ -88,7 +88,7 @@ def read_table(path: Path | str, mapping: Mapping[str, str] | None = None) -> tu
     missing = sorted(set(used.values()) - set(columns))
     if missing:
         raise ProjectError(
-            f"{path}: has no column {', '.join(missing)}; it has {', '.join(columns)}. Choose among these."
+            f"{path}: has no column {', '.join(missing)}; found {', '.join(columns)}. Choose among these."
         )
     if not {"slide_id", "path"} & used.keys():
         raise ProjectError(
