@@ -33,7 +33,7 @@ DEVICES = {"auto": "Best there is", "cpu": "CPU", "cuda": "GPU (CUDA)", "mps": "
 class MapLook:
     """How a map is painted."""
 
-    normalisation: str = "percentile"
+    normalisation: str = "softmax"
     colormap: str = "inferno"
     opacity: float = 0.6
     visible: bool = True
@@ -281,8 +281,6 @@ class Models:
             return "Open a slide first."
         if self._map_file(slide_id).exists():
             return ""
-        if not session.has_features(slide_id):
-            return "This slide has no features yet: prepare it on the page Features."
         return session.busy_text
 
     def _map_file(self, slide_id: str) -> Path:
@@ -290,14 +288,21 @@ class Models:
         return self.run / "maps" / f"{slide_id}.npz"
 
     def show(self) -> None:
-        """Show where the chosen model looks on the slide on stage; predicted first when it must be."""
+        """Show where the chosen model looks on the slide on stage; prepared and predicted first when it must be."""
         slide_id = self._session.stage.slide_id
         if self.run is None or slide_id is None:
             return
         self._wanted_map = (self.run, slide_id)
         if self._map_file(slide_id).exists():
             self._load(self.run, slide_id)
+        elif self._session.has_features(slide_id):
+            self._predict([slide_id])
         else:
+            self._session.prepare([slide_id], then=lambda status: self._prepared(slide_id))
+
+    def _prepared(self, slide_id: str) -> None:
+        project = self._session.project
+        if project is not None and project.has_features(slide_id):
             self._predict([slide_id])
 
     def map_slides(self, role: str) -> None:
@@ -341,6 +346,7 @@ class Models:
         if project is None or slide is None:
             return
         look, dimensions = self.look, slide.dimensions
+        preview = project.config.tile.max_patches is not None
 
         def work() -> ShownMap:
             from napari_mil.maps import attention_map, check_geometry, patch_table
@@ -359,6 +365,7 @@ class Models:
                 badge=str(project.role_badge(run, slide_id)),
                 map=attention_map(saved.grid, values, normalisation=_of_values(look.normalisation)),
                 table=patch_table(saved.grid, saved.scores),
+                preview=preview,
             )
 
         def loaded(shown: ShownMap) -> None:
@@ -374,6 +381,8 @@ class Models:
             self._session.viewer,
             named,
             badge=shown.badge,
+            name="Attention, preview" if shown.preview else "Attention",
+            key="attention",
             slide_id=shown.slide_id,
             colormap=self.look.colormap,
             opacity=self.look.opacity,
@@ -434,7 +443,8 @@ class Models:
             return ""
         names = self._session.label_names
         parts = [f"{name} {p:.2f}" for name, p in zip(names, self.shown.probabilities, strict=False)]
-        return "The model says: " + " · ".join(parts)
+        sample = " (preview: from a sample of the patches)" if self.shown.preview else ""
+        return "The model says: " + " · ".join(parts) + sample
 
     # handing on
 

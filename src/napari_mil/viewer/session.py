@@ -13,7 +13,7 @@ from psygnal import Signal
 from napari_mil.errors import MilError
 
 from .background import Background, sentence_of
-from .desk import JobDesk
+from .desk import Finished, JobDesk
 from .models import Models
 from .settings import apply_cache_limit, read_settings
 from .stage import Stage
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from napari_mil.jobs import JobStatus
     from napari_mil.study import Project, SlideRow
+    from napari_mil.study.prepare import ProjectEstimate
 
 RECENT_AT_MOST = 10
 
@@ -77,6 +78,8 @@ class Session:
         self._failures: dict[str, str] = {}
         self._unfinished: list[Any] = []
         self._encoders: list[Any] | None = None
+        self._estimate: ProjectEstimate | None = None
+        self._estimated: tuple[Project, str] | None = None  # what it was asked for last
         self.desk.finished.connect(self._job_finished)
         self.desk.report.connect(self._job_report)
 
@@ -368,6 +371,7 @@ class Session:
             self.say(str(error), "warning")
             return
         self._look_at_slides()
+        self._estimate = None
         self.slides_changed.emit(None)
         self.stage.update_patches()
 
@@ -380,19 +384,30 @@ class Session:
             self._encoders = list(list_encoders())
         return self._encoders
 
-    def estimate(self) -> tuple[float, float]:
-        """Minutes and GB that the slides without features will take, from the patches of the slide on stage."""
-        grid = self.stage.grid
-        if self.project is None or grid is None:
-            return 0.0, 0.0
-        from napari_mil.features import estimate
+    def estimate(self) -> ProjectEstimate | None:
+        """Patches, minutes and GB of the slides without features; None while it is worked out (or makes no sense)."""
+        return self._estimate
 
-        missing = len(self.project.slides) - len(self._ready)
-        dim = next((e.dim for e in self.encoders if e.name == self.project.config.encoder), 1024)
-        one = estimate(len(grid), dim, self.project.config.encoder)
-        return one.minutes * missing, one.gigabytes * missing
+    def work_out_estimate(self) -> None:
+        """Look at some of the slides that have no features yet, behind, and say what preparing all will take."""
+        project = self.project
+        if project is None or self.desk.running is not None or self._estimated == (project, project.feature_set):
+            return
+        from napari_mil.study.prepare import estimate_project
 
-    def prepare(self, slide_ids: Sequence[str] | None = None, *, retry_failed: bool = False) -> None:
+        self._estimated = (project, project.feature_set)
+        feature_set, device = project.feature_set, self.settings.device
+
+        def done(estimate: ProjectEstimate) -> None:
+            if self.project is project and project.feature_set == feature_set:
+                self._estimate = estimate
+                self.stage.patches_changed.emit()
+
+        self.background.run(lambda: estimate_project(project, device=device, sample=4), done, lambda _: None)
+
+    def prepare(
+        self, slide_ids: Sequence[str] | None = None, *, retry_failed: bool = False, then: Finished | None = None
+    ) -> None:
         """Tissue, patches and features of all slides (or of these), in the background."""
         if self.project is None:
             return
@@ -405,7 +420,8 @@ class Session:
                 slide_ids=list(slide_ids) if slide_ids is not None else None,
                 retry_failed=retry_failed,
                 device=self.settings.device,
-            )
+            ),
+            then,
         )
 
     # jobs
@@ -456,5 +472,6 @@ class Session:
         elif status.message:
             self.say(status.message)
         self._look_at_slides()
+        self._estimated = None
         self.models.reload()
         self.slides_changed.emit(None)

@@ -46,7 +46,7 @@ class Stage:
     moved()
         The camera moved.
     pointed(str)
-        Magnification and position of the cursor, as text.
+        Position of the cursor, as text.
     """
 
     slide_changed = Signal()
@@ -69,14 +69,13 @@ class Stage:
         self.patches_pending = False
         self.showing_tissue = False
         self.showing_patches = False
+        self._problems_said = 0
         self.autosave = Autosave(self._save_lesions, session.settings.autosave_seconds)
         self.autosave.saved.connect(self._lesions_saved)
         self.autosave.failed.connect(lambda sentence: session.say(sentence, "error"))
         self._patches_soon = self._timer(PATCHES_SOON_MS, self._work_out_patches)
-        self._camera_moved = self._timer(FOLLOW_CAMERA_MS, self.moved.emit)
-        self._cursor_moved = self._timer(
-            FOLLOW_CAMERA_MS, lambda: self.pointed.emit(navigation.readout_text(self.viewer))
-        )
+        self._camera_moved = self._timer(FOLLOW_CAMERA_MS, self._camera_rests)
+        self._cursor_moved = self._timer(FOLLOW_CAMERA_MS, self._say_position)
         camera = self.viewer.scene.camera.events
         self._connections = [
             (camera.center, self._on_camera),
@@ -94,6 +93,13 @@ class Stage:
         timer.timeout.connect(callback)
         return timer
 
+    def _camera_rests(self) -> None:
+        self.moved.emit()
+        slide = self.slide
+        if slide is not None and len(slide.problems) > self._problems_said:
+            self._session.say(f"{self.slide_id}: {slide.problems[-1]}", "warning")
+            self._problems_said = len(slide.problems)
+
     def _on_camera(self, _: Any = None) -> None:
         if not self._camera_moved.isActive():
             self._camera_moved.start()
@@ -101,6 +107,11 @@ class Stage:
     def _on_cursor(self, _: Any = None) -> None:
         if self.slide is not None and not self._cursor_moved.isActive():
             self._cursor_moved.start()
+
+    def _say_position(self) -> None:
+        x, y = navigation.position_um(self.viewer)
+        unit = "µm" if navigation.scale_known(self.viewer) else "px"
+        self.pointed.emit(f"x {x:,.0f} {unit}, y {y:,.0f} {unit}")
 
     # the slide
 
@@ -176,6 +187,7 @@ class Stage:
             self._lesion_layers[slide_id] = layer
         for problem in (*slide.problems, *lesions.problems):
             self._session.say(f"{slide_id}: {problem}", "warning")
+        self._problems_said = len(slide.problems)
         self._restore_layers(restore.get("layers", {}))
         self.slide_changed.emit()
         self.lesions_changed.emit()

@@ -134,6 +134,8 @@ class MilDock(QWidget):
 
     def _tab_chosen(self, index: int) -> None:
         if self.session.project is not None and index >= 0:
+            if self.page is self.pages[1] and index != 1:
+                self.session.stage.use_tool("pan")  # a click on another page's canvas must not draw
             self.stack.setCurrentIndex(index + 1)
             self.session.set_page(self.pages[index].title)
 

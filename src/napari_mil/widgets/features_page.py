@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFileDialog, QSpinBox
 
 from .parts import Action, Note, Page, Section, duration, labelled, row
 
 if TYPE_CHECKING:
+    from napari_mil.study.prepare import ProjectEstimate
     from napari_mil.viewer.session import Session
 
 METHODS = {"multi_otsu": "Automatic (3 classes)", "otsu": "Automatic (2 classes)", "manual": "By hand"}
@@ -141,6 +143,10 @@ class FeaturesPage(Page):
 
     # what the session says
 
+    def showEvent(self, event: QShowEvent | None) -> None:
+        super().showEvent(event)
+        self.refresh()
+
     def refresh(self, *_: object) -> None:
         project = self.session.project
         self.setEnabled(project is not None)
@@ -157,10 +163,9 @@ class FeaturesPage(Page):
         failed = [r.slide_id for r in project.slides if self.session.failure_of(r.slide_id)]
         missing = len(project.slides) - ready
         self.patch_note.setText(self.session.stage.patches_note)
-        minutes, gigabytes = self.session.estimate()
-        self.estimate.setText(
-            f"About {duration(minutes * 60)} and {gigabytes:.2f} GB for {missing} slides." if minutes else ""
-        )
+        if missing and self.isVisible():
+            self.session.work_out_estimate()
+        self.estimate.setText(_estimate_text(self.session.estimate(), missing))
         self.state.setText(
             f"{ready} of {len(project.slides)} slides are ready."
             + (f" {len(failed)} failed: {self.session.failure_of(failed[0])}" if failed else "")
@@ -218,3 +223,16 @@ class FeaturesPage(Page):
         if missing:
             return f"{missing} slides still need features: press “Prepare all slides”; what is done is kept."
         return "All slides are ready. Go on to Train."
+
+
+def _estimate_text(estimate: ProjectEstimate | None, missing: int) -> str:
+    """Patches, time and room on disk before anything is begun."""
+    if estimate is None or not missing or not estimate.patches:
+        return ""
+    size = estimate.gigabytes
+    room = f"{size:.1f} GB" if size >= 0.1 else f"{max(1, round(size * 1000))} MB"
+    measured = "" if estimate.measured else ", a guess: this encoder was not timed here yet"
+    return (
+        f"{missing} slides to do: about {estimate.patches:,} patches, {duration(estimate.minutes * 60)}, {room} on disk"
+        f"{measured}."
+    )

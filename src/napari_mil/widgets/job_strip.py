@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from .parts import Action, duration, row
 
@@ -33,7 +33,10 @@ class JobStrip(QWidget):
         self.resume = Action("Resume", session.resume_unfinished)
         self.dismiss = Action("Dismiss", session.forget_unfinished)
         layout.addWidget(self.text)
-        layout.addWidget(row(self.bar, self.cancel))
+        line = QHBoxLayout()
+        line.addWidget(self.bar, 1)
+        line.addWidget(self.cancel)
+        layout.addLayout(line)
         layout.addWidget(row(self.resume, self.dismiss))
         session.desk.changed.connect(self.show_status)
         session.project_changed.connect(self.refresh)

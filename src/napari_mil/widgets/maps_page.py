@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from napari_mil.viewer.session import Session
 
 NORMALISATIONS = {
-    "percentile": "Percentile: rank among this slide's patches",
-    "softmax": "Attention: sums to 1 over the slide",
+    "softmax": "Attention: sums to 1",
     "raw": "Raw score: before the softmax",
+    "percentile": "Percentile: rank in this slide",
 }
 COLORMAPS = ("inferno", "viridis", "turbo", "gray")
 BADGES = {

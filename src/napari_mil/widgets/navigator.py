@@ -132,6 +132,6 @@ class Navigator(QWidget):
         view = self.session.stage.view_fractions
         self.minimap.set_view(view)
         power = self.session.stage.magnification
-        self.magnification.setText(f"{power:.3g}x" if power else "scale unknown")
+        self.magnification.setText(f"{power:.3g}x · {10 / power:.3g} µm per screen pixel" if power else "scale unknown")
         for button in self.buttons.values():
             button.setEnabled(power is not None)

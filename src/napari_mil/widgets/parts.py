@@ -134,7 +134,7 @@ def row(*widgets: QWidget, stretch_last: bool = False) -> QWidget:
     return box
 
 
-def labelled(text: str, widget: QWidget, *, width: int = 110) -> QWidget:
+def labelled(text: str, widget: QWidget, *, width: int = 120) -> QWidget:
     """A widget with its name on the left."""
     label = QLabel(text)
     label.setFixedWidth(width)

@@ -55,7 +55,7 @@ class TrainPage(Page):
         self.epochs = QSpinBox(minimum=1, maximum=2000)
         self.rate = QDoubleSpinBox(minimum=1e-6, maximum=1.0, decimals=6, singleStep=1e-4)
         self.weight = QDoubleSpinBox(minimum=0.0, maximum=1000.0, decimals=3, singleStep=0.1)
-        self.weight.setToolTip("λ: how much the outlines count beside the slide's label")
+        self.weight.setToolTip("How much the outlines count beside the slide's label")
         self.seed = QSpinBox(minimum=0, maximum=2**31 - 1, value=2018)
         self.device = QComboBox()
         self.extra = QLineEdit(placeholderText="aggregator.temperature=0.5 training.patience=20")
@@ -63,7 +63,7 @@ class TrainPage(Page):
         section = Section("Settings", foldable=True, folded=True)
         section.add(labelled("Epochs at most", self.epochs))
         section.add(labelled("Learning rate", self.rate))
-        self.weight_row = section.add(labelled("Weight of outlines", self.weight))
+        self.weight_row = section.add(labelled("Outlines' weight λ", self.weight))
         section.add(labelled("Seed", self.seed))
         section.add(labelled("Device", self.device))
         section.add(labelled("More", self.extra))
@@ -142,7 +142,7 @@ class TrainPage(Page):
         self.stop.set_reason("" if session.models.training else "Nothing is being trained.")
         self.resume.set_reason(session.busy_text or session.models.resume_obstacle)
         self.advice.setText(bullet_list([*obstacles, *advice]))
-        self.advice.setVisible(bool(obstacles or advice))
+        self.advice.setVisible(bool(obstacles or advice) and not session.models.training)
         self._show_curves()
         self.hint.setText(self._next_step(obstacles))
 
@@ -171,6 +171,8 @@ class TrainPage(Page):
             loss["train"].append((e["epoch"], e["train_loss"]))
             loss["validation"].append((e["epoch"], e["val_loss"]))
             for part, value in e.get("parts", {}).items():
+                if part.startswith("val_") or len(e["parts"]) <= 2:
+                    continue  # the parts of the training loss are enough to read; one part alone is the loss itself
                 loss.setdefault(part, []).append((e["epoch"], value))
         best = epochs[-1]["best_epoch"] if epochs else None
         self.loss.set_curves(loss, mark=best)
