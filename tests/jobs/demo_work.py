@@ -45,6 +45,14 @@ def polite(marker: str, check_cancelled: Callable[[], None]) -> Generator[dict[s
             file.write("tidy")
 
 
+def gated(gate: str) -> Generator[dict[str, Any], None, dict[str, Any]]:
+    """Go on once the file `gate` exists."""
+    while not os.path.exists(gate):
+        yield {"fraction": 0.5}
+        time.sleep(0.01)
+    return {"gate": gate}
+
+
 def fail(kind: str) -> Generator[dict[str, Any], None, None]:
     """Raise in the middle."""
     yield {"fraction": 0.1}

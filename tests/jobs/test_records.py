@@ -48,7 +48,8 @@ def record(project: Path, job_id: str = "1", **changes: Any) -> Path:
 
 
 def test_records_follow_the_job(runner: JobRunner, project: Path) -> None:
-    job = runner.submit(call("count", project, n=20, pause=0.05))
+    gate = project / "gate"
+    job = runner.submit(call("gated", project, gate=str(gate)))
     working(job)
     path = project / "jobs" / f"{job.id}.json"
     until(lambda: json.loads(path.read_text())["phase"] == "running")
@@ -56,6 +57,7 @@ def test_records_follow_the_job(runner: JobRunner, project: Path) -> None:
     assert [(item.job_id, item.alive, item.resume_spec) for item in found] == [(job.id, True, None)]
     with pytest.raises(JobError, match="still running"):
         runner.resume(found[0])
+    gate.touch()
     job.wait(10)
     assert json.loads(path.read_text())["phase"] == "done"
     assert unfinished_jobs(project) == []

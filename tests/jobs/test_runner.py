@@ -64,25 +64,29 @@ def test_reports_of_odd_types_arrive_as_json(runner: JobRunner) -> None:
     assert job.reports == [{"epoch": 1, "epochs": 1, "val_auroc": None, "array": [0, 1, 2]}]
 
 
-def test_jobs_wait_for_each_other_in_order(runner: JobRunner) -> None:
+def test_jobs_wait_for_each_other_in_order(runner: JobRunner, tmp_path: Path) -> None:
     ended: list[str] = []
-    jobs = [runner.submit(call("count", n=3, pause=0.03)) for _ in range(3)]
+    gate = tmp_path / "gate"
+    jobs = [runner.submit(call("gated", gate=str(gate))), *(runner.submit(call("count", n=1)) for _ in range(2))]
     for job in jobs:
         job.subscribe(lambda status: ended.append(status.job_id) if status.finished else None)
     until(lambda: jobs[0].status.phase == "running")
-    assert jobs[1].status.phase == "queued"
+    assert jobs[1].status.phase == jobs[2].status.phase == "queued"
     assert jobs[1].status.message == "Waiting for one job to finish."
     assert jobs[2].status.message == "Waiting for 2 jobs to finish."
+    gate.touch()
     until(lambda: len(ended) == 3)
     assert ended == [job.id for job in jobs]
     assert not runner.busy
 
 
-def test_a_queued_job_can_be_cancelled(runner: JobRunner) -> None:
-    first, second, third = (runner.submit(call("count", n=10, pause=0.03)) for _ in range(3))
+def test_a_queued_job_can_be_cancelled(runner: JobRunner, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first, second, third = (runner.submit(call("gated", gate=str(gate))) for _ in range(3))
     second.cancel()
     assert second.wait(5).phase == "cancelled"
     assert second.status.message == "Cancelled before it started."
+    gate.touch()
     assert first.wait(10).phase == third.wait(10).phase == "done"
 
 
@@ -225,13 +229,15 @@ def test_a_subscriber_hears_everything_from_one_other_thread(runner: JobRunner) 
     assert late[0].phase == "done"
 
 
-def test_an_ended_subscription_hears_nothing_more(runner: JobRunner) -> None:
+def test_an_ended_subscription_hears_nothing_more(runner: JobRunner, tmp_path: Path) -> None:
     seen: list[JobStatus] = []
-    job = runner.submit(call("count", n=50, pause=0.02))
+    gate = tmp_path / "gate"
+    job = runner.submit(call("gated", gate=str(gate)))
     end = job.subscribe(seen.append)
     working(job)
     end()
     heard = len(seen)
+    gate.touch()
     assert job.wait(10).phase == "done"
     assert len(seen) <= heard + 1
 

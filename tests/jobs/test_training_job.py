@@ -13,7 +13,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from napari_mil.jobs import ExperimentJob, ExtractJob, Job, JobRunner, PredictJob, TrainJob, unfinished_jobs
+from napari_mil.jobs import ApplyJob, ExperimentJob, ExtractJob, Job, JobRunner, PredictJob, TrainJob, unfinished_jobs
 from napari_mil.study import Project
 
 from .cohort import make_project, method
@@ -232,3 +232,55 @@ def test_a_missing_slide_fails_alone(runner: JobRunner, tmp_path: Path) -> None:
     assert passed["passed_over"] == [gone]
     retried = runner.submit(ExtractJob(project=str(project.folder), retry_failed=True)).result(60)
     assert list(retried["failed"]) == [gone]
+
+
+def test_from_pictures_to_a_model_on_a_new_slide(runner: JobRunner, tmp_path: Path) -> None:
+    """Extract, train, and use the run on a slide file that is in no project; what does not fit is refused."""
+    pictures = [tmp_path / "slides" / f"s{number}.png" for number in range(9)]
+    for number, path in enumerate(pictures):
+        paint(path, number)
+    project = Project.create(tmp_path / "project", slides=pictures[:8])
+    sizes = {"target_mpp": 1.0, "patch_px": 64}
+    project.config.tile = project.config.tile.model_copy(update=sizes)
+    rows = {
+        f"s{number}": {"label": "tumor" if number % 2 else "normal", "mpp": (1.0, 1.0), "partial_annotation": False}
+        for number in range(8)
+    }
+    project.update_slides(rows)
+    roles = ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
+    project.set_roles({f"s{number}": role for number, role in enumerate(roles)})  # type: ignore[misc]
+    project.save()
+
+    extract = runner.submit(ExtractJob(project=str(project.folder)))
+    assert sorted(extract.result(60)["done"]) == sorted(project.slide_ids)
+    assert extract.status.device == "cpu"
+    finished = [report["slide_id"] for report in extract.reports if report["done"] == report["total"] > 0]
+    assert finished == project.slide_ids
+
+    settings = {**method(3), "supervision": {"kind": "none"}}
+    run = runner.submit(TrainJob(project=str(project.folder), method=settings)).result(60)["run"]
+    spec = ApplyJob(bundle=run, slides=[str(pictures[8])], out=str(tmp_path / "out"), slide_mpp=1.0)
+    found = runner.submit(spec).result(60)["predictions"]["s8"]
+    assert found["badge"] == "NEW"
+    assert Path(found["picture"]).is_file()
+    assert Path(found["scores"]).is_file()
+
+    refused = runner.submit(spec.model_copy(update={"slide_mpp": None})).wait(60)
+    assert refused.phase == "failed"
+    assert "µm" in (refused.error or "")
+    both = runner.submit(PredictJob(project=str(project.folder), run=run, slide_ids=["s6"], paths=[str(pictures[0])]))
+    status = both.wait(60)
+    assert status.phase == "failed"  # this file does not say its scale
+    assert (Path(run) / "maps" / "s6.npz").is_file()
+
+
+def paint(path: Path, number: int) -> None:
+    """A picture with tissue, purple in odd ones."""
+    from PIL import Image
+
+    generator = np.random.default_rng(number)
+    pixels = np.full((320, 320, 3), 245, np.int16)
+    pixels[32:288, 32:288] = (120, 60, 140) if number % 2 else (225, 150, 190)
+    pixels += generator.normal(0, 9, pixels.shape).astype(np.int16)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)

@@ -129,7 +129,9 @@ def run_job(spec: JobSpec) -> dict[str, Any]:
             say("Stopping…")
             job.cancel("best")
             status = job.wait(10)
-            again = " Run the same command with --resume to go on." if spec.kind == "train" else ""
+            following = job.resume_spec()
+            goes_on = following is not None and following.kind == "train" and following.resume
+            again = f" To go on: napari-mil train {spec.project} --resume" if goes_on else ""
             raise Cancelled(f"{status.message}{again}") from None
     if status.phase == "failed":
         raise JobError(status.error or status.message)

@@ -149,14 +149,15 @@ def predict(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of predictions and maps.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm per pixel of slide files that do not say it.")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Predict slides and write their maps: with a run of a project, or with a model bundle."""
-    finish(run_job(_prediction(model, slides or [], out, device)), as_json=as_json)
+    finish(run_job(_prediction(model, slides or [], out, mpp, device)), as_json=as_json)
 
 
-def _prediction(model: Path, slides: list[str], out: Path | None, device: str) -> JobSpec:
+def _prediction(model: Path, slides: list[str], out: Path | None, mpp: float | None, device: str) -> JobSpec:
     from napari_mil.jobs import ApplyJob, PredictJob
 
     is_bundle = (model / "bundle.json").is_file()
@@ -177,7 +178,8 @@ def _prediction(model: Path, slides: list[str], out: Path | None, device: str) -
         raise MilError("name the slides that the model shall run on")
     found = slide_files([Path(name) for name in slides])
     target = str(out or Path(f"{model.name}-maps"))
-    return ApplyJob(bundle=str(model), slides=[str(path) for path in found], out=target, device=device)
+    paths = [str(path) for path in found]
+    return ApplyJob(bundle=str(model), slides=paths, out=target, slide_mpp=mpp, device=device)
 
 
 def _project_around(run: Path) -> Project | None:

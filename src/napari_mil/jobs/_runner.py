@@ -66,6 +66,7 @@ class JobRunner:
         self._current: Job | None = None
         self._kill_at: float | None = None
         self._recorded_at = 0.0
+        self._left_at = 0.0
         self._warm: list[str] = []
         self._jobs: dict[str, Job] = {}
         self._subscribers: dict[str, list[Callable[[JobStatus], None]]] = {}
@@ -127,7 +128,9 @@ class JobRunner:
 
         A public name is written ``package:name``. Without `modules` it is torch, and what a training needs.
         """
-        self._do(functools.partial(self._warm_up, list(modules or ("torch", "napari_mil.mil:fit", "napari_mil.study.train"))))
+        self._do(
+            functools.partial(self._warm_up, list(modules or ("torch", "napari_mil.mil:fit", "napari_mil.study.train")))
+        )
 
     def close(self) -> None:
         """Stop everything. A job at work is interrupted; its project offers to take it up again."""
@@ -249,7 +252,7 @@ class JobRunner:
         if child is not self._child or job is None:
             return
         if frame["type"] == "beat" and job.status.phase == "running":
-            self._publish(job, memory_mb=frame["memory_mb"])
+            self._publish(job, memory_mb=frame["memory_mb"], seconds_left=self._left(job))
             if time.monotonic() - self._recorded_at > _RECORD_SECONDS:
                 self._record(job)
         elif frame.get("job") != job.id:
@@ -260,10 +263,17 @@ class JobRunner:
         elif frame["type"] == "note":
             self._on_note(job, frame)
         elif frame["type"] == "update":
+            self._left_at = time.monotonic()
             names = ("fraction", "message", "seconds_left", "report", "memory_mb")
             self._publish(job, frame["reports"], **{name: frame[name] for name in names if name in frame})
         elif frame["type"] == "end":
             self._on_end(job, frame)
+
+    def _left(self, job: Job) -> float | None:
+        """The time left, counted down since it was last told."""
+        left = job.status.seconds_left
+        elapsed, self._left_at = time.monotonic() - self._left_at, time.monotonic()
+        return None if left is None else max(0.0, left - elapsed)
 
     def _on_note(self, job: Job, frame: Frame) -> None:
         if frame.get("run") is not None:

@@ -115,8 +115,9 @@ class ApplyJob(_Spec):
 
     kind: Literal["apply"] = "apply"
     bundle: AbsolutePath
-    slides: list[AbsolutePath]
+    slides: list[AbsolutePath] = Field(min_length=1)
     out: AbsolutePath
+    slide_mpp: float | None = Field(default=None, gt=0, description="of slides that do not say it")
     device: str = "auto"
 
     @property

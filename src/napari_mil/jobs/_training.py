@@ -106,12 +106,12 @@ def apply(spec: ApplyJob, context: JobContext) -> Generator[ExtractReport, None,
     folder = Path(spec.bundle)
     is_run = (folder / "run.json").is_file() and not (folder / "bundle.json").is_file()
     model = bundle_of_run(folder) if is_run else load_bundle(folder)
-    result = yield from _apply_to(model, spec.slides, Path(spec.out), spec.device, context)
+    result = yield from _apply_to(model, spec.slides, Path(spec.out), spec.device, context, spec.slide_mpp)
     return {**result, "out": spec.out}
 
 
 def _apply_to(
-    model: Bundle, slides: list[str], out: Path, device: str, context: JobContext
+    model: Bundle, slides: list[str], out: Path, device: str, context: JobContext, mpp: float | None = None
 ) -> Generator[ExtractReport, None, dict[str, Any]]:
     """One slide after the other, going on after a bad one; all bad is a failure."""
     from napari_mil.mil.devices import find_device
@@ -124,7 +124,7 @@ def _apply_to(
     for index, path in enumerate(slides):
         context.part(index, len(slides), Path(path).name)
         try:
-            applied = yield from apply_bundle(model, path, out, device=device)
+            applied = yield from apply_bundle(model, path, out, device=device, mpp=mpp)
         except (MilError, OSError) as error:
             failed[path] = str(error)
         else:
