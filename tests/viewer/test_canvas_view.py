@@ -11,7 +11,8 @@ from qtpy.QtTest import QTest
 
 from napari_mil.geometry import PatchGrid, level0_to_world
 from napari_mil.maps import attention_map, patch_table
-from napari_mil.viewer import Hover, LesionLayer, MapToggle, go_to, magnification, show_map, show_slide
+from napari_mil.slide import open_slide
+from napari_mil.viewer import ActiveSlide, Hover, LesionLayer, MapToggle, go_to, magnification, show_map, show_slide
 from napari_mil.viewer.map_layer import BADGE_OVERLAY
 
 from .fakes import FakeSlide
@@ -95,6 +96,40 @@ def test_wheel_and_pan_move_the_picture(stage):
     assert viewer.scene.camera.center[1:] == pytest.approx((450, 600), abs=4)
     touch.wheel((450, 600), 3)
     assert magnification(viewer) > 20
+
+
+def test_real_slides_switch_within_a_second(make_napari_viewer, hand, shared_data):
+    viewer = make_napari_viewer(show=True)
+    touch = hand(viewer)
+    active = ActiveSlide(viewer)
+    files = {"a": shared_data / "wsi" / "CMU-1-Small-Region.svs", "b": shared_data / "wsi" / "test3-DAPI-2-(387).ndpi"}
+    slides = {}
+
+    def show(slide_id):
+        slides[slide_id] = open_slide(files[slide_id])
+        started = time.perf_counter()
+        shown = active.show(slide_id, lambda: slides[slide_id])
+        touch.settle(1)
+        return shown, time.perf_counter() - started
+
+    show("a")
+    show("b")
+    go_to(viewer, (300, 300), 20)
+    shown, seconds = show("a")
+    assert seconds < 1.0
+    go_to(viewer, level0_to_world((1100, 1400), shown.slide.mpp), 10 / shown.slide.mpp[0])
+    truth = shown.slide.read(1100, 1400, 1, 1)[0, 0].astype(int)
+    deadline = time.monotonic() + 8
+    while time.monotonic() < deadline:
+        touch.settle(50)
+        seen = viewer.screenshot(flash=False)
+        around = seen[seen.shape[0] // 2 - 1 :, seen.shape[1] // 2 - 1 :][:3, :3, :3].astype(int)
+        if np.abs(around - truth).max(axis=-1).min() <= 3:
+            break
+    else:
+        raise AssertionError("the exact pixels never came")
+    active.close()
+    assert all(slide.tiles.closed for slide in slides.values())
 
 
 def test_a_slow_slide_never_holds_up_the_window(make_napari_viewer, hand):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from . import lesion_view as view
 from .history import History
-from .lesion_edits import Edit, apply_event
-from .outlines import Outline, join, outlines_of
+from .lesion_edits import apply_event
+from .lesion_state import State, absorbed, outlines_for, redrawn
 from .tags import tag
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ MODES = {
 """Our names of the tools → napari's modes."""
 
 KEYS = "123456789"
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    lesions: LesionSet
-    outlines: tuple[Outline, ...]
 
 
 class LesionLayer:
@@ -91,7 +85,7 @@ class LesionLayer:
         self._busy = False
         self._drawing = False
         self._mended: set[str] = set()  # lesions whose shape must be drawn anew from the truth
-        self._history: History[_State] = History(_State(LesionSet(), ()))
+        self._history: History[State] = History(State(LesionSet(), ()))
         self.layer: Shapes = view.make_layer(name, mpp, tag("lesions", slide_id, mpp=mpp))
         self._width = view.WidthFollower(viewer, self.layer)
         self._later = view.Later(self._render)
@@ -113,12 +107,12 @@ class LesionLayer:
 
     def reset(self, lesions: LesionSet) -> None:
         """Show these lesions and forget the past (a slide was opened)."""
-        self._history.reset(_State(lesions, _outlines(lesions)))
+        self._history.reset(State(lesions, outlines_for(lesions)))
         self._render()
 
     def set_lesions(self, lesions: LesionSet, label: str = "edit") -> None:
         """Show these lesions instead, as one step that can be undone (an import)."""
-        self._commit(label, _State(lesions, _outlines(lesions, self._history.present)))
+        self._commit(label, State(lesions, outlines_for(lesions, self._history.present)))
         self._render()
 
     def add(self, lesions: Iterable[Lesion], label: str = "import") -> None:
@@ -211,7 +205,7 @@ class LesionLayer:
         if ids and not self._drawing:
             changed = [replace(x, label=name, color=None) if x.id in ids else x for x in self.lesions]
             if any(old is not new and old.label != name for old, new in zip(self.lesions, changed, strict=True)):
-                state = _State(self._with(changed), self._history.present.outlines)
+                state = State(self._with(changed), self._history.present.outlines)
                 self._commit("class", state)
                 self._decorate()
         self._apply_current_colors(update_selected=self._drawing)
@@ -289,7 +283,7 @@ class LesionLayer:
             self._later.call()
             return
         if edit.label is not None:
-            self._commit(edit.label, self._absorbed(state, edit))
+            self._commit(edit.label, absorbed(state, edit, self._current))
         if edit.off:
             self._mended |= edit.touched_ids | set(edit.new_ids)
         if edit.off or edit.label is None:
@@ -298,25 +292,6 @@ class LesionLayer:
             self._decorate()
         if edit.note:
             self.message.emit(edit.note)
-
-    def _absorbed(self, state: _State, edit: Edit) -> _State:
-        from napari_mil.lesion import Lesion
-
-        lesions: list[Lesion] = []
-        of: dict[str, list[Outline]] = {}
-        for outline in edit.outlines:
-            of.setdefault(outline.lesion_id, []).append(outline)
-        for lesion in state.lesions:
-            if lesion.id not in edit.touched_ids:
-                lesions.append(lesion)
-            elif lesion.id in of:
-                lesions.append(replace(lesion, geometry=join(of[lesion.id])))
-        known = {lesion.id for lesion in state.lesions}
-        for lesion_id in edit.new_ids:
-            if lesion_id not in known and lesion_id in of:
-                label = edit.labels.get(lesion_id, self._current)
-                lesions.append(Lesion(join(of[lesion_id]), label=label, id=lesion_id))
-        return _State(self._with(lesions), edit.outlines)
 
     def _on_selection(self, *_: object) -> None:
         if self._busy:
@@ -345,7 +320,7 @@ class LesionLayer:
     def _with(self, lesions: Iterable[Lesion]) -> LesionSet:
         return self.lesions.with_lesions(lesions)
 
-    def _commit(self, label: str, state: _State) -> None:
+    def _commit(self, label: str, state: State) -> None:
         self._history.do(label, state)
         self.changed.emit(state.lesions)
 
@@ -355,9 +330,9 @@ class LesionLayer:
         self._busy = True
         try:
             target = self._history.present
-            outlines = view.render(self.layer, _mended(target, self._mended))
+            outlines = view.render(self.layer, redrawn(target, self._mended))
             self._mended.clear()
-            self._history.replace(_State(target.lesions, outlines))
+            self._history.replace(State(target.lesions, outlines))
             self._decorate()
             self.layer.selected_data = {i for i, o in enumerate(outlines) if o.lesion_id in chosen}
         finally:
@@ -407,26 +382,3 @@ class LesionLayer:
         self.layer.selected_data.events.items_changed.disconnect(self._on_selection)
         for key in (*KEYS, "Control-Z", "Control-Shift-Z", "Control-Y"):
             self.layer.bind_key(key, None)
-
-
-def _outlines(lesions: LesionSet, known: _State | None = None) -> tuple[Outline, ...]:
-    """Outlines of all lesions; those of lesions whose geometry did not change are kept."""
-    old: dict[str, list[Outline]] = {}
-    geometry: dict[str, Any] = {}
-    if known is not None:
-        geometry = {lesion.id: lesion.geometry for lesion in known.lesions}
-        for outline in known.outlines:
-            old.setdefault(outline.lesion_id, []).append(outline)
-    found: list[Outline] = []
-    for lesion in lesions:
-        same = geometry.get(lesion.id) is lesion.geometry and lesion.id in old
-        found += old[lesion.id] if same else outlines_of(lesion.id, lesion.geometry)
-    return tuple(found)
-
-
-def _mended(state: _State, ids: set[str]) -> tuple[Outline, ...]:
-    """The state's outlines, those of some lesions made anew from their geometry."""
-    if not ids:
-        return state.outlines
-    anew = [o for lesion in state.lesions if lesion.id in ids for o in outlines_of(lesion.id, lesion.geometry)]
-    return (*(outline for outline in state.outlines if outline.lesion_id not in ids), *anew)
