@@ -85,7 +85,8 @@ class Job:
     def subscribe(self, callback: Callable[[JobStatus], None]) -> Callable[[], None]:
         """Call `callback` with the present status and with each later one, at most 20 a second.
 
-        It is called from the runner's thread: hand over to the window's thread there (a Qt signal does).
+        It is called from the runner's thread, which everything waits for meanwhile: only hand over to the window's
+        thread there (a Qt signal does).
 
         Returns
         -------

@@ -141,11 +141,12 @@ class ExperimentJob(_Spec):
 
 
 class CallJob(_Spec):
-    """Any importable generator function of yours: ``target="package.module:function"``, called with `kwargs`.
+    """Any generator function of an importable module (not of the main script): ``target="package.module:function"``.
 
-    It may yield dicts or dataclasses; the keys ``fraction``, ``done``/``total``, ``epoch``/``epochs``,
-    ``seconds_left`` and ``message`` feed the progress. What it returns becomes the job's result. A function
-    that takes ``check_cancelled`` receives a callable which raises ``Cancelled`` once the job is to stop.
+    It is called with `kwargs` and may yield dicts or dataclasses; the keys ``fraction``, ``done``/``total``,
+    ``epoch``/``epochs``, ``seconds_left`` and ``message`` feed the progress. What it returns becomes the job's
+    result. A function that takes ``check_cancelled`` receives a callable which raises ``Cancelled`` once the job is
+    to stop.
     """
 
     # a record found in somebody's folder must never choose the code that runs
