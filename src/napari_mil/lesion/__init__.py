@@ -6,9 +6,9 @@ from .files import ConvertSummary, convert, read_lesions, write_lesions
 from .labels import patch_labels
 from .masks import lesions_from_mask
 from .match import ImportReport, MatchReport, import_folder, match_files
+from .merge import merge
 from .model import Lesion, LesionSet
 from .overlap import overlap_fractions
-from .shapes import Outline, keyhole, to_shapes, with_exterior
 from .store import lesion_history, load_lesions, save_lesions
 
 __all__ = [
@@ -19,24 +19,21 @@ __all__ = [
     "Lesion",
     "LesionSet",
     "MatchReport",
-    "Outline",
     "Role",
     "areas_um2",
     "buffer",
     "class_color",
     "convert",
     "import_folder",
-    "keyhole",
     "lesion_history",
     "lesions_from_mask",
     "load_lesions",
     "match_files",
+    "merge",
     "overlap_fractions",
     "patch_labels",
     "read_lesions",
     "save_lesions",
     "shift",
-    "to_shapes",
-    "with_exterior",
     "write_lesions",
 ]

@@ -34,8 +34,7 @@ def import_annotations(project: Project, folder: Path | str) -> AnnotationImport
     LesionError
         When the folder cannot be read; a file that cannot is a sentence of the report.
     """
-    from napari_mil.lesion import import_folder
-    from napari_mil.lesion.merge import merge
+    from napari_mil.lesion import import_folder, merge
 
     report = import_folder(folder, project.slide_ids)
     added: dict[str, int] = {}
