@@ -1,0 +1,59 @@
+"""The two oldest aggregators, mean and max of the patches' logits (the baselines of Tang et al. 2023, Table 2)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .ab_mil import linear_stem
+from .base import Aggregator, BagOutput, initialise
+
+
+class _Pooling(Aggregator):
+    """c_k = W h_k + b over h = Dropout(ReLU(Linear(x)))."""
+
+    has_instance_classifier: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_dim: int,
+        n_classes: int,
+        stem_dim: int = 512,
+        dropout: float = 0.25,
+        binary_head: str = "two",
+        initialisation: str = "xavier",
+    ) -> None:
+        super().__init__(in_dim, n_classes, binary_head)
+        self.embed = linear_stem(in_dim, stem_dim, dropout)
+        self.classifier = nn.Linear(stem_dim, self.n_logits)
+        initialise(self, initialisation)
+
+    def instance_logits(self, x: Tensor) -> Tensor:
+        return self.classifier(self.embed(x))  # type: ignore[no-any-return]
+
+    def stem(self) -> nn.Module:
+        return self.embed
+
+
+class MeanPooling(_Pooling):
+    """logits = W (1/N Σ h_k) + b; attention is uniform, there are no scores (zeros)."""
+
+    def forward(self, x: Tensor) -> BagOutput:
+        z = self.embed(x).mean(dim=0)  # (D',)
+        scores = x.new_zeros(len(x))
+        return BagOutput(self.classifier(z), scores, torch.full_like(scores, 1 / len(x)), z)
+
+
+class MaxPooling(_Pooling):
+    """logits_c = max_k c_kc; attention is one-hot at the patch that gave the highest of them."""
+
+    def forward(self, x: Tensor) -> BagOutput:
+        h = self.embed(x)  # (N, D')
+        c = self.classifier(h)  # (N, C)
+        logits, critical = c.max(dim=0)  # (C,), (C,)
+        best = logits.argmax()
+        k = critical[best]
+        attention = torch.zeros_like(c[:, 0]).index_fill(0, k, 1.0)
+        return BagOutput(logits, c[:, best], attention, h[k])

@@ -1,0 +1,324 @@
+"""The settings of a method's parts: aggregator, supervision, mining, task, training. Free of torch.
+
+Each part is one of several kinds, and each kind has only the settings that change something in it. The docstring under a
+setting is what the window and `napari-mil train --help` show.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from .plugins import BUILT_IN
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+BinaryHead = Literal["single", "two"]
+Initialisation = Literal["torch", "xavier"]
+
+
+class Config(BaseModel):
+    """Frozen, and nothing unknown is accepted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# ---------------------------------------------------------------------------------------------------- aggregators
+class _Aggregator(Config):
+    has_scores: ClassVar[bool] = True
+    """Has one score per patch that a loss can move."""
+    has_attention: ClassVar[bool] = True
+    """Has attention that a loss can move and a miner can rank by."""
+
+    def options(self) -> dict[str, Any]:
+        """Keyword options of `build_aggregator`."""
+        return self.model_dump(exclude={"name"})
+
+
+class _Attention(_Aggregator):
+    threshold: NonNegative | None = None
+    """T: attention below T/(number of patches) is cut to zero and the rest renormalised. None or 0: off."""
+    temperature: PositiveFloat = 1.0
+    """Divides the raw scores before the softmax; below 1 attention gets sharper."""
+
+
+class AbMilRankConfig(_Attention):
+    """AB-MIL as rank induction uses it (Kim et al. 2025): two-layer adaptor, linear scores."""
+
+    name: Literal["ab_mil_rank"] = "ab_mil_rank"
+    hidden: PositiveInt = 256
+    """A: width of the adaptor's inner layer."""
+    binary_head: BinaryHead = "single"
+    """Two classes by one logit and BCE (single) or by two logits and cross-entropy (two)."""
+    initialisation: Initialisation = "torch"
+    """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
+
+
+class AbMilMhimConfig(_Attention):
+    """AB-MIL as MHIM-MIL uses it (Tang et al. 2023): a 512-wide stem, bias-free attention."""
+
+    name: Literal["ab_mil_mhim"] = "ab_mil_mhim"
+    gated: bool = False
+    """Attention by tanh ⊙ sigmoid instead of one ReLU layer."""
+    activation: Literal["relu", "gelu"] = "relu"
+    """Of the stem: ReLU in MHIM-MIL, GELU in its second version."""
+    stem_dim: PositiveInt = 512
+    """Width of the stem."""
+    attention_dim: PositiveInt = 128
+    """Width of the attention's hidden layer."""
+    dropout: Dropout = 0.25
+    """After the stem."""
+    binary_head: BinaryHead = "two"
+    """Two classes by one logit and BCE (single) or by two logits and cross-entropy (two)."""
+    initialisation: Initialisation = "xavier"
+    """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
+
+
+class AbMilConfig(_Attention):
+    """AB-MIL (Ilse et al. 2018): tanh or gated attention."""
+
+    name: Literal["ab_mil"] = "ab_mil"
+    gated: bool = False
+    """Gated attention: tanh(V h) ⊙ σ(U h)."""
+    stem: Literal["linear", "tabular", "none"] = "linear"
+    """Linear to 512; Ilse's 256-128-64 network for tabular sets; or none."""
+    attention_dim: PositiveInt | None = None
+    """Width of the attention's hidden layer. None: 128, and 64 with the tabular stem."""
+    dropout: Dropout | None = None
+    """In the stem. None: 0.25, and 0.5 with the tabular stem."""
+    binary_head: BinaryHead = "single"
+    """Two classes by one logit and BCE (single) or by two logits and cross-entropy (two)."""
+    initialisation: Initialisation = "torch"
+    """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
+
+
+class _Pooling(_Aggregator):
+    has_scores: ClassVar[bool] = False
+    has_attention: ClassVar[bool] = False
+    stem_dim: PositiveInt = 512
+    """Width of the stem."""
+    dropout: Dropout = 0.25
+    """After the stem."""
+    binary_head: BinaryHead = "two"
+    """Two classes by one logit and BCE (single) or by two logits and cross-entropy (two)."""
+    initialisation: Initialisation = "xavier"
+    """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
+
+
+class MeanConfig(_Pooling):
+    """Mean of the patches."""
+
+    name: Literal["mean"] = "mean"
+
+
+class MaxConfig(_Pooling):
+    """The patch of the highest logit speaks for the slide."""
+
+    name: Literal["max"] = "max"
+
+
+class PatchClassifierConfig(_Aggregator):
+    """A classifier of single patches; the slide's score is that of its highest patches."""
+
+    has_attention: ClassVar[bool] = False
+    name: Literal["patch_classifier"] = "patch_classifier"
+    hidden: Annotated[int, Field(ge=0)] = 0
+    """0: logistic regression; else the width of one hidden layer."""
+    top_k: PositiveInt = 1
+    """The slide's logit is the mean of the k highest patch logits; 1 is the maximum."""
+    initialisation: Initialisation = "torch"
+    """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
+
+
+class CustomAggregatorConfig(_Aggregator):
+    """An aggregator of another package, found by the entry point `napari_mil.aggregators`."""
+
+    name: str
+    custom_options: dict[str, Any] = {}
+    """Handed to the aggregator as keywords."""
+
+    def options(self) -> dict[str, Any]:
+        return dict(self.custom_options)
+
+
+def _aggregator_tag(value: Any) -> str:
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return name if name in BUILT_IN else "custom"
+
+
+def _named(key: str) -> BeforeValidator:
+    """A bare string is the name of a kind: supervision="rank"."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+AggregatorConfig = Annotated[
+    Annotated[AbMilConfig, Tag("ab_mil")]
+    | Annotated[AbMilRankConfig, Tag("ab_mil_rank")]
+    | Annotated[AbMilMhimConfig, Tag("ab_mil_mhim")]
+    | Annotated[MeanConfig, Tag("mean")]
+    | Annotated[MaxConfig, Tag("max")]
+    | Annotated[PatchClassifierConfig, Tag("patch_classifier")]
+    | Annotated[CustomAggregatorConfig, Tag("custom")],
+    Discriminator(_aggregator_tag),
+    _named("name"),
+]
+
+
+# ---------------------------------------------------------------------------------------------------- supervision
+class NoSupervision(Config):
+    """Lesions are not used: the slide's label alone teaches."""
+
+    kind: Literal["none"] = "none"
+
+
+class _Lesions(Config):
+    weight: NonNegative = 1.0
+    """λ: weight of this loss beside the slide's own."""
+    shuffle_labels: bool = False
+    """Control: permute the patch labels within each slide, so that outlines carry no information."""
+
+
+class RankSupervision(_Lesions):
+    """Rank induction (Kim et al. 2025): a lesion patch shall score higher than a patch without lesion."""
+
+    kind: Literal["rank"] = "rank"
+    sigma: PositiveFloat = 1.0
+    """σ_s: steepness of the pair probability."""
+    margin: NonNegative = 0.0
+    """m: by how much a lesion patch shall score higher (as published in effect: 0)."""
+    pairs: Literal["lesion_vs_non", "symmetric", "all"] = "lesion_vs_non"
+    """Which pairs: the paper's; the published code's with equal pairs ignored; or its default with all of them."""
+    sample: PositiveInt | None = None
+    """Draw at most so many lesion and so many other patches each time (published: 1024). None: all pairs, exactly."""
+    cross_slide_negatives: Annotated[int, Field(ge=0)] = 0
+    """Draw so many patches of negative slides as further partners, so that partly outlined slides still teach."""
+
+
+class AttentionSupervision(_Lesions):
+    """Attention induction: attention shall equal the share of tissue in the outlined lesions."""
+
+    kind: Literal["attention"] = "attention"
+
+
+class InstanceSupervision(_Lesions):
+    """Lesion against non-lesion patches by cross-entropy on the patch scores; negative slides count as lesion-free."""
+
+    kind: Literal["instance_bce"] = "instance_bce"
+    bag_weight: NonNegative = 0.0
+    """Weight of the slide's own loss; 0 is a pure patch classifier."""
+    balanced: bool = True
+    """Weigh lesion patches up to the number of the others in the training slides."""
+
+
+SupervisionConfig = Annotated[
+    Annotated[
+        NoSupervision | RankSupervision | AttentionSupervision | InstanceSupervision, Field(discriminator="kind")
+    ],
+    _named("kind"),
+]
+
+
+# --------------------------------------------------------------------------------------------------------- mining
+class NoMining(Config):
+    """Every patch is seen."""
+
+    kind: Literal["none"] = "none"
+
+
+class MhimMining(Config):
+    """Masked hard instance mining (MHIM-MIL, Tang et al. 2023): a teacher hides what is easy from the student."""
+
+    kind: Literal["mhim"] = "mhim"
+    high: Fraction = 0.01
+    """β_h: share of highest-attention patches to mask."""
+    low: Fraction = 0.0
+    """β_l: share of lowest-attention patches to mask."""
+    random: Fraction = 0.5
+    """β_r: share of patches to mask at random."""
+    high_random: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """r: the high mask is drawn from a candidate set 1/r times as large. 1: exactly the highest."""
+    high_decay: Literal["cosine", "none"] = "cosine"
+    """β_h falls to 0 along a half cosine over the training, or stays."""
+    momentum: Fraction = 0.9999
+    """m: the teacher follows the student by t ← m t + (1 − m) s."""
+    momentum_schedule: Literal["constant", "cosine"] = "constant"
+    """Momentum stays, or rises to 1 along a half cosine."""
+    consistency_weight: NonNegative = 0.1
+    """α: weight of the consistency loss between the two bag embeddings."""
+    consistency_temperature: PositiveFloat = 0.1
+    """τ: sharpens the teacher's side of the consistency loss."""
+    student_init: Literal["stem", "none"] = "stem"
+    """What the student takes from the teacher's first weights."""
+    teacher_mode: Literal["eval", "train"] = "eval"
+    """Teacher without dropout (the paper's algorithm) or with (the published code)."""
+    teacher: str | None = None
+    """Folder of a trained plain run (same network, same split) to start the teacher from. None: the student's copy."""
+
+
+MiningConfig = Annotated[Annotated[NoMining | MhimMining, Field(discriminator="kind")], _named("kind")]
+
+
+# ----------------------------------------------------------------------------------------------------------- task
+class BinaryTask(Config):
+    """Two classes; the second is the positive one."""
+
+    kind: Literal["binary"] = "binary"
+    classes: tuple[str, str] = ("negative", "positive")
+    """Names, the positive one second."""
+    class_weight: Literal["none", "balanced", "released"] | PositiveFloat = "balanced"
+    """Weight of a positive slide: number of negatives/positives (balanced), all/positives (as released), or a number."""
+
+    @property
+    def n_classes(self) -> int:
+        return 2
+
+
+class MulticlassTask(Config):
+    """Three classes or more, mutually exclusive."""
+
+    kind: Literal["multiclass"] = "multiclass"
+    classes: Annotated[tuple[str, ...], Field(min_length=3)]
+    """Names in the order of the labels 0, 1, 2, …; the first is the one without lesions."""
+    class_weight: Literal["none", "balanced"] | tuple[PositiveFloat, ...] = "none"
+    """Equal weights; n / (classes × n of the class); or one number per class."""
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+
+TaskConfig = Annotated[Annotated[BinaryTask | MulticlassTask, Field(discriminator="kind")], _named("kind")]
+
+
+# ------------------------------------------------------------------------------------------------------- training
+class TrainingConfig(Config):
+    """How the weights are found. Defaults: Kim et al. 2025, released scripts."""
+
+    epochs: PositiveInt = 200
+    """At most so many passes over the training slides."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam; Adam with decoupled weight decay; or plain gradient descent."""
+    learning_rate: PositiveFloat = 2e-4
+    """Of the first epoch."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate per epoch: constant, or a half cosine from `learning_rate` to `min_learning_rate`."""
+    min_learning_rate: NonNegative = 0.0
+    """Where the cosine ends."""
+    weight_decay: NonNegative = 1e-5
+    """Pulls the weights towards zero."""
+    accumulate: PositiveInt = 8
+    """Slides per step: gradients are averaged over so many."""
+    accumulation_tail: Literal["own", "full"] = "own"
+    """Divide the epoch's last, shorter group by its own length, or (as published) by `accumulate`."""
+    sampler: Literal["shuffled", "balanced", "in_order"] = "shuffled"
+    """Every slide once; classes equally often, drawn with replacement; or the order given."""
+    monitor: Literal["val_loss", "val_auroc"] = "val_loss"
+    """What decides which epoch is best."""
+    patience: PositiveInt | None = 7
+    """Stop after so many epochs without a better one. None: never."""
+    min_epochs: Annotated[int, Field(ge=0)] = 20
+    """But not before this epoch is over."""

@@ -1,0 +1,323 @@
+"""Training as a generator: one frozen report per epoch, the run at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_mil.errors import TrainingError
+
+from .bag import Bag
+from .checkpoint import BEST, LAST, MODEL, RUN_JSON, Run, plain, versions
+from .checks import check_bags
+from .configs import MhimMining
+from .devices import find_device, memory_mb, reset_peak
+from .files import read_tensors, write_tensors
+from .learner import Learner, Pass, build_optimizer
+from .method import Method
+from .mining import Miner, cosine_schedule
+from .objective import Objective
+from .randomness import Randomness
+from .records import EpochReport
+from .sampler import epoch_order
+
+OnBag = Callable[[int, int], None]
+
+
+def fit(
+    method: Method,
+    train: Sequence[Bag],
+    validation: Sequence[Bag],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    out: Path | str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    on_bag: OnBag | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+    teacher: Run | None = None,
+) -> Generator[EpochReport, None, Run]:
+    """Train a method.
+
+    Parameters
+    ----------
+    method : Method
+    train, validation : sequences of Bag
+        Validation chooses the best epoch and stops early; keep test slides out of both.
+    seed : int
+        The same seed on the same device gives the same weights, bit for bit.
+    device : str
+        "cpu", "cuda", "cuda:1", "mps" or "auto".
+    out : path or None
+        Folder of the run: run.json, epochs.csv, best.safetensors, last.safetensors, rewritten after every epoch.
+    provenance : mapping or None
+        Recorded in the run: encoder, split, hashes.
+    resume : bool
+        Go on from `out`'s last checkpoint, to the same result as without interruption; from the start where there is
+        none.
+    on_bag : callable (done, total) or None
+        Called after each slide of an epoch, training and validation; may raise (`Cancelled`) to stop at once: the
+        checkpoints of the last whole epoch stay.
+    initial : mapping of str to tensor or None
+        First weights of the network; None: drawn from the seed.
+    teacher : Run or None
+        MHIM: a trained plain run to start the teacher from (else `mining.teacher`, else the student's copy).
+
+    Yields
+    ------
+    EpochReport
+
+    Returns
+    -------
+    Run
+        With the weights of the best epoch.
+
+    Raises
+    ------
+    TrainingError
+        The data, the device or the folder do not allow it; or the loss is no longer a number.
+    """
+    notes = check_bags(method, train, validation)
+    where = find_device(device)
+    trainer = _Trainer(method, train, validation, seed, where, out, provenance, notes, initial, teacher)
+    trainer.prepare(resume)
+    while not trainer.finished:
+        yield trainer.epoch(on_bag or _ignore)
+    return trainer.result()
+
+
+def _ignore(done: int, total: int) -> None:
+    return None
+
+
+class _Trainer:
+    """State of one training, between epochs the same as its last checkpoint."""
+
+    def __init__(
+        self,
+        method: Method,
+        train: Sequence[Bag],
+        validation: Sequence[Bag],
+        seed: int,
+        device: torch.device,
+        out: Path | str | None,
+        provenance: Mapping[str, Any] | None,
+        notes: list[str],
+        initial: Mapping[str, Tensor] | None,
+        teacher: Run | None,
+    ) -> None:
+        self.method, self.train, self.validation, self.device = method, train, validation, device
+        self.random = Randomness(seed, device)
+        with self.random.installed():
+            model = method.build(train[0].dim)
+        if initial is not None:
+            model.load_state_dict(dict(initial))
+        miner, miner_notes = _build_miner(method, model, len(train), teacher)
+        model.to(device)
+        optimizer = build_optimizer(method.training, model)
+        self.learner = Learner(model, Objective(method, train, seed), optimizer, self.random.draws, miner)
+        if miner is not None:
+            miner.teacher.to(device)
+        self.run = Run(
+            method=method,
+            in_dim=train[0].dim,
+            n_classes=method.n_classes,
+            classes=tuple(method.task.classes),
+            seed=seed,
+            device=str(device),
+            provenance=plain(provenance),
+            notes=[*notes, *miner_notes],
+            versions=versions(),
+            folder=Path(out) if out is not None else None,
+        )
+        self.unread_notes = tuple(self.run.notes)
+        self.done = 0
+        """Epochs that are over."""
+        self.seconds: list[float] = []
+
+    # ------------------------------------------------------------------------------------------------- epochs
+    @property
+    def finished(self) -> bool:
+        training, best = self.method.training, self.run.best_epoch
+        if self.done >= training.epochs:
+            return True
+        return (
+            training.patience is not None and self.done > training.min_epochs and self.done - best >= training.patience
+        )
+
+    def epoch(self, on_bag: OnBag) -> EpochReport:
+        """One pass over training and validation slides, then the checkpoints."""
+        start = time.perf_counter()
+        reset_peak(self.device)
+        training = self.method.training
+        rate = self._learning_rate()
+        n, total = len(self.train), len(self.train) + len(self.validation)
+        order = epoch_order(training.sampler, [bag.label or 0 for bag in self.train], self.random.order)
+        with self.random.installed():
+            fitted = self.learner.train_pass([self.train[i] for i in order], training, lambda i: on_bag(i, total))
+            checked = self.learner.evaluate(self.validation, lambda i: on_bag(n + i, total))
+        self.done += 1
+        improved = self._is_better(checked)
+        self.seconds.append(time.perf_counter() - start)
+        report = EpochReport(
+            epoch=self.done,
+            epochs=training.epochs,
+            train_loss=fitted.loss,
+            parts={**fitted.parts, **{f"val_{name}": value for name, value in checked.parts.items()}},
+            val_loss=checked.loss,
+            val_auroc=checked.auroc,
+            learning_rate=rate,
+            seconds=self.seconds[-1],
+            seconds_left=sum(self.seconds) / len(self.seconds) * (training.epochs - self.done),
+            best_epoch=self.done if improved else self.run.best_epoch,
+            improved=improved,
+            memory_mb=memory_mb(self.device),
+            notes=self.unread_notes,
+        )
+        self.unread_notes = ()
+        self._record(report)
+        return report
+
+    def _learning_rate(self) -> float:
+        training = self.method.training
+        rate = training.learning_rate
+        if training.schedule == "cosine":
+            rate = cosine_schedule(rate, training.min_learning_rate, self.done, training.epochs)
+        for group in self.learner.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _is_better(self, checked: Pass) -> bool:
+        """Whether this epoch beats the best so far; AUROC's ties go to the lower loss."""
+        if self.run.best_epoch == 0:
+            return True
+        best = self.run.history[self.run.best_epoch - 1]
+        if self.method.training.monitor == "val_auroc" and checked.auroc is not None:
+            return (checked.auroc, -checked.loss) > (best["val_auroc"], -best["val_loss"])
+        return bool(checked.loss < best["val_loss"])
+
+    # -------------------------------------------------------------------------------------------- checkpoints
+    def _record(self, report: EpochReport) -> None:
+        """Best weights first, then the whole state: whenever it is cut, the files agree with one another."""
+        run = self.run
+        run.best_epoch = report.best_epoch
+        run.history.append(report.to_dict())
+        if report.improved:
+            run.state = {key: value.detach().cpu().clone() for key, value in self.learner.model.state_dict().items()}
+            if run.folder is not None:
+                write_tensors(run.folder / BEST, run.state, run.metadata())
+        run.finished = self.finished
+        self._save()
+
+    def _save(self) -> None:
+        folder = self.run.folder
+        if folder is None:
+            return
+        facts = {"done": self.done, "bags_seen": self.learner.bags_seen, **self.run.to_dict()}
+        write_tensors(folder / LAST, self._tensors(), {"training": json.dumps(facts)})
+        self.run.save_facts()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"{MODEL}{key}": value for key, value in self.learner.model.state_dict().items()}
+        if self.learner.miner is not None:
+            teacher = self.learner.miner.teacher.state_dict()
+            tensors |= {f"teacher.{key}": value for key, value in teacher.items()}
+        for index, state in self.learner.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        return tensors | {f"random.{key}": value for key, value in self.random.state_dict().items()}
+
+    def prepare(self, resume: bool) -> None:
+        """Read the last checkpoint, or make the folder and write the first one.
+
+        Raises
+        ------
+        TrainingError
+            The folder holds another run, or a run that is not to be resumed.
+        """
+        folder = self.run.folder
+        if folder is None:
+            if resume:
+                raise TrainingError("Nothing to resume: no folder was given (out).")
+            return
+        if (folder / RUN_JSON).exists() and not resume:
+            raise TrainingError(f"{folder} already holds a run; resume it, or choose another folder.")
+        if resume and (folder / LAST).exists():
+            self._restore(folder)
+        else:
+            self._save()
+
+    def _restore(self, folder: Path) -> None:
+        tensors, texts = read_tensors(folder / LAST)
+        try:
+            facts = json.loads(texts["training"])
+        except (KeyError, ValueError) as error:
+            raise TrainingError(f"{folder / LAST} is not a checkpoint of a training; train anew elsewhere.") from error
+        self._check_same(facts, folder)
+        learner = self.learner
+        learner.model.load_state_dict(_under(tensors, MODEL))
+        if learner.miner is not None:
+            learner.miner.teacher.load_state_dict(_under(tensors, "teacher."))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, "optimizer.").items():
+            index, _, name = key.partition(".")
+            state.setdefault(int(index), {})[name] = value
+        groups = learner.optimizer.state_dict()["param_groups"]
+        learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.random.load_state_dict(_under(tensors, "random."))
+        learner.bags_seen, self.done = int(facts["bags_seen"]), int(facts["done"])
+        self.run.history = facts["history"]
+        self.run.best_epoch = int(facts["best_epoch"])
+        self.run.notes = list(facts["notes"])
+        self.run.finished = self.finished
+        if self.run.best_epoch:
+            self.run.state = read_tensors(folder / BEST)[0]
+
+    def _check_same(self, facts: Mapping[str, Any], folder: Path) -> None:
+        old = Method.model_validate(facts["method"])
+        new = self.method
+        if old.settings() != new.settings():
+            before, after = old.settings(), new.settings()
+            differs = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+            raise TrainingError(
+                f"The run in {folder} was started with other settings ({', '.join(differs)}); resume it with its own, "
+                "or train anew in another folder."
+            )
+        for name, mine in (("seed", self.run.seed), ("in_dim", self.run.in_dim)):
+            if facts[name] != mine:
+                raise TrainingError(
+                    f"The run in {folder} has {name} {facts[name]}, not {mine}; it cannot be resumed so."
+                )
+
+    def result(self) -> Run:
+        """The run with its best weights."""
+        return replace(self.run, which="best")
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _build_miner(method: Method, model: Any, n_train: int, teacher: Run | None) -> tuple[Miner | None, list[str]]:
+    """The miner and what to tell a person about its teacher."""
+    config = method.mining
+    if not isinstance(config, MhimMining):
+        return None, []
+    steps = method.training.epochs * n_train
+    if teacher is None and config.teacher is not None:
+        teacher = Run.load(config.teacher)
+    if teacher is None:
+        note = (
+            "The teacher starts as a copy of the untrained student. MHIM-MIL starts it from a trained plain AB-MIL of "
+            "the same split: train that first and give its folder as mining.teacher."
+        )
+        return Miner(config, model, steps), [note]
+    note = f"The teacher starts from {teacher.folder or 'a given run'} (best epoch {teacher.best_epoch})."
+    return Miner(config, model, steps, teacher.weights), [note]

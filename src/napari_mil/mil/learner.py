@@ -1,0 +1,149 @@
+"""One slide at a time: the training loss, the optimiser step, and the evaluation of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_mil.errors import TrainingError
+
+from .aggregators import Aggregator
+from .bag import Bag
+from .configs import TrainingConfig
+from .devices import memory_in_words
+from .metrics import multiclass_auroc
+from .mining import Miner, consistency_loss
+from .objective import Loss, Objective
+from .tasks import probabilities
+
+
+def build_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Optimiser of a method's settings over the model's parameters."""
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": torch.optim.SGD,
+    }
+    return kinds[config.optimizer](model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over slides: mean total loss, means of its parts, and (in evaluation) AUROC."""
+
+    loss: float
+    parts: dict[str, float]
+    auroc: float | None = None
+
+
+class Learner:
+    """Model, objective, optimiser and, with mining, teacher.
+
+    Parameters
+    ----------
+    model : Aggregator
+    objective : Objective
+    optimizer : torch.optim.Optimizer
+    draws : torch.Generator
+        Masks, sampled pairs.
+    miner : Miner or None
+    """
+
+    def __init__(
+        self,
+        model: Aggregator,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        draws: torch.Generator,
+        miner: Miner | None = None,
+    ) -> None:
+        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.draws, self.miner = draws, miner
+        self.bags_seen = 0
+        """Bags shown so far: t of the miner's schedules."""
+        self.dtype = next(model.parameters()).dtype
+        self.device = next(model.parameters()).device
+
+    def loss(self, bag: Bag) -> Loss:
+        """Training loss of one bag; with mining, of the patches that the teacher leaves to the student."""
+        x = bag.tensor(self.device, self.dtype)  # (N, D)
+        if self.miner is None:
+            return self.objective(self.model, self.model(x), bag, generator=self.draws)
+        masked, teacher_embedding = self.miner.mask(x, self.bags_seen, self.draws)
+        # kept rows are gathered before the stem: the same numbers for less work
+        output = self.model(x[masked.kept])
+        loss = self.objective(self.model, output, bag, kept=masked.kept, generator=self.draws)
+        alpha = self.miner.config.consistency_weight
+        if alpha == 0:
+            return loss
+        consistency = consistency_loss(output.embedding, teacher_embedding, self.miner.config.consistency_temperature)
+        return Loss(loss.total + alpha * consistency, {**loss.parts, "consistency": consistency.detach()})
+
+    def step(self) -> None:
+        """Move the weights along the gathered gradients; the teacher follows."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.miner is not None:
+            self.miner.follow(self.model, max(self.bags_seen - 1, 0))
+
+    def train_pass(self, bags: Sequence[Bag], config: TrainingConfig, on_bag: Callable[[int], None]) -> Pass:
+        """Every bag in this order, a step after each `config.accumulate` of them."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = _Sums()
+        n, group = len(bags), config.accumulate
+        for index, bag in enumerate(bags):
+            tail = n - index // group * group < group and config.accumulation_tail == "own"
+            with memory_in_words(bag, self.device):
+                loss = self.loss(bag)
+                sums.add(loss, bag, "training")
+                (loss.total / (n % group if tail else group)).backward()  # type: ignore[no-untyped-call]
+                self.bags_seen += 1
+                if (index + 1) % group == 0 or index + 1 == n:
+                    self.step()
+            on_bag(index + 1)
+        return Pass(*sums.means())
+
+    @torch.no_grad()
+    def evaluate(self, bags: Sequence[Bag], on_bag: Callable[[int], None]) -> Pass:
+        """Loss and AUROC in eval mode, of whole bags, without masks; twice the same."""
+        self.model.eval()
+        sums = _Sums()
+        rows: list[Tensor] = []
+        for index, bag in enumerate(bags):
+            with memory_in_words(bag, self.device):
+                output = self.model(bag.tensor(self.device, self.dtype))
+                sums.add(self.objective(self.model, output, bag, generator=None), bag, "validation")
+                rows.append(probabilities(output.logits).cpu())
+            on_bag(index + 1)
+        labels = np.array([bag.label for bag in bags])
+        return Pass(*sums.means(), auroc=multiclass_auroc(labels, torch.stack(rows).double().numpy()))
+
+
+class _Sums:
+    """Running sums of losses."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+        self.parts: dict[str, float] = {}
+
+    def add(self, loss: Loss, bag: Bag, role: str) -> None:
+        value = loss.total.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {role} loss became {value} at slide {bag.slide_id}; lower training.learning_rate, or look at "
+                "this slide's features (very large numbers?). The last good weights are kept."
+            )
+        self.total += value
+        self.count += 1
+        for name, part in loss.parts.items():
+            self.parts[name] = self.parts.get(name, 0.0) + part.item()
+
+    def means(self) -> tuple[float, dict[str, float]]:
+        n = max(self.count, 1)
+        return self.total / n, {name: value / n for name, value in self.parts.items()}

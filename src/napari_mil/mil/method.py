@@ -1,0 +1,291 @@
+"""A method: aggregator, supervision, mining, task and training, composed and checked. Free of torch."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from napari_mil.errors import MethodError
+
+from .configs import (
+    AbMilConfig,
+    AggregatorConfig,
+    BinaryTask,
+    Config,
+    CustomAggregatorConfig,
+    InstanceSupervision,
+    MhimMining,
+    MiningConfig,
+    MulticlassTask,
+    NoMining,
+    NoSupervision,
+    PatchClassifierConfig,
+    SupervisionConfig,
+    TaskConfig,
+    TrainingConfig,
+)
+from .presets import PRESETS, PresetInfo
+
+if TYPE_CHECKING:
+    from .aggregators import Aggregator
+
+_KIND_KEYS = {"aggregator": "name", "supervision": "kind", "mining": "kind", "task": "kind"}
+_LESION_TITLES = {"rank": "Rank induction", "attention": "Attention induction", "instance_bce": "The patch loss"}
+
+
+class Method(Config):
+    """Three independent choices, a task, and how to train (METHODS §0).
+
+    Examples
+    --------
+    >>> method = Method.preset("rank_induction").with_settings({"training.epochs": 50})
+    >>> Method(aggregator="ab_mil", supervision={"kind": "rank", "margin": 1.0}).aggregator.gated
+    False
+
+    Raises
+    ------
+    MethodError
+        For an unknown or wrong setting, and for a combination that makes no sense; a sentence says which.
+    """
+
+    name: str = "custom"
+    """Name of the preset it came from; says nothing to the training."""
+    aggregator: AggregatorConfig = AbMilConfig()
+    """From patches to a slide."""
+    supervision: SupervisionConfig = NoSupervision()
+    """How outlined lesions teach."""
+    mining: MiningConfig = NoMining()
+    """Which patches the model is shown."""
+    task: TaskConfig = BinaryTask()
+    """What is predicted."""
+    training: TrainingConfig = TrainingConfig()
+    """How the weights are found."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_it_in_a_sentence(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise MethodError(_sentence(error)) from error
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        aggregator, supervision, mining = self.aggregator, self.supervision, self.mining
+        name = aggregator.name
+        if supervision.kind != "none" and not aggregator.has_scores:
+            raise MethodError(
+                f"{_LESION_TITLES[supervision.kind]} needs a score for each patch, and {name} pooling has none; "
+                "choose an AB-MIL aggregator, or supervision none."
+            )
+        if supervision.kind == "attention" and not aggregator.has_attention:
+            raise MethodError(
+                f"Attention induction needs attention that can be learned, and {name} has none; "
+                "choose an AB-MIL aggregator, or supervision rank or instance_bce."
+            )
+        if mining.kind == "mhim" and not aggregator.has_attention:
+            raise MethodError(
+                f"MHIM masks by the teacher's attention, and {name} has none; choose an AB-MIL aggregator, or mining none."
+            )
+        if isinstance(mining, MhimMining) and mining.high + mining.low + mining.random == 0:
+            raise MethodError("MHIM with high, low and random all 0 masks nothing; set one, or mining none.")
+        if isinstance(supervision, InstanceSupervision) and supervision.weight == 0 and supervision.bag_weight == 0:
+            raise MethodError("supervision.weight and supervision.bag_weight are both 0: nothing would be learned.")
+        task = self.task
+        if isinstance(task, MulticlassTask):
+            if isinstance(aggregator, PatchClassifierConfig):
+                raise MethodError("The patch classifier tells two classes apart; choose another aggregator for more.")
+            if isinstance(task.class_weight, tuple) and len(task.class_weight) != task.n_classes:
+                raise MethodError(
+                    f"task.class_weight has {len(task.class_weight)} numbers; expected {task.n_classes}, one per class."
+                )
+        if isinstance(aggregator, CustomAggregatorConfig):
+            _check_known(aggregator.name)
+        return self
+
+    # ------------------------------------------------------------------------------------------------- presets
+    @classmethod
+    def preset(cls, name: str) -> Method:
+        """A method of the papers, or a control, by name (`Method.presets()` lists them)."""
+        if name not in PRESETS:
+            raise MethodError(f"There is no preset {name!r}{_close(name, PRESETS)}. Presets: {', '.join(PRESETS)}.")
+        return cls.model_validate({"name": name, **PRESETS[name][0]})
+
+    @classmethod
+    def presets(cls) -> dict[str, PresetInfo]:
+        """Every preset and what to say about it, the recommended one first."""
+        return {name: info for name, (_, info) in PRESETS.items()}
+
+    # ------------------------------------------------------------------------------------------------ settings
+    def with_settings(self, settings: Mapping[str, Any]) -> Method:
+        """The same method with some settings changed.
+
+        Parameters
+        ----------
+        settings : mapping of dotted keys to values
+            `{"training.epochs": 5, "aggregator.threshold": None}`. Strings are understood as the command line gives
+            them: "5", "true", "none", '["a", "b", "c"]'. When a part's kind changes (`aggregator.name`,
+            `supervision.kind`, …) its other settings start from the defaults of the new kind, except those that both
+            have and that were set.
+        """
+        data = self.model_dump()
+        ordered = sorted(settings.items(), key=lambda item: not _is_kind_key(item[0]))  # kinds before their settings
+        for key, value in ordered:
+            self._put(data, key, value)
+        return Method.model_validate(data)
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its dotted key."""
+        flat: dict[str, Any] = {}
+        for part, value in self.model_dump().items():
+            if isinstance(value, dict):
+                flat.update({f"{part}.{key}": item for key, item in value.items()})
+        return flat
+
+    def _put(self, data: dict[str, Any], key: str, value: Any) -> None:
+        part, _, setting = key.partition(".")
+        if part not in data or part == "name" or not setting:
+            known = [name for name in data if name != "name"]
+            raise MethodError(
+                f"There is no setting {key!r}; a setting is written part.name, with part one of {', '.join(known)}."
+            )
+        if _KIND_KEYS.get(part) == setting:
+            data[part] = _change_kind(part, setting, value, data[part])
+            return
+        fields = _fields_of(part, data[part])
+        if setting not in fields:
+            kind = data[part].get(_KIND_KEYS.get(part, ""), "")
+            raise MethodError(
+                f"There is no setting {key!r}{f' with {part} {kind}' if kind else ''}{_close(setting, fields)}. "
+                f"Settings: {', '.join(f'{part}.{name}' for name in fields)}."
+            )
+        data[part][setting] = _read(value, fields[setting])
+
+    # --------------------------------------------------------------------------------------------------- build
+    @property
+    def n_classes(self) -> int:
+        """Number of classes that a person sees."""
+        return self.task.n_classes
+
+    @property
+    def needs_lesions(self) -> bool:
+        """Whether outlined lesions take part in training."""
+        return self.supervision.kind != "none"
+
+    def build(self, in_dim: int, n_classes: int | None = None) -> Aggregator:
+        """The network, with fresh weights from torch's generator, for patches of `in_dim` numbers."""
+        from .aggregators import build_aggregator
+
+        return build_aggregator(self.aggregator.name, in_dim, n_classes or self.n_classes, **self.aggregator.options())
+
+
+def _is_kind_key(key: str) -> bool:
+    part, _, setting = key.partition(".")
+    return _KIND_KEYS.get(part) == setting
+
+
+def _models_of(part: str) -> list[type[BaseModel]]:
+    """The kinds that a part can be of."""
+    found: list[type[BaseModel]] = []
+
+    def walk(annotation: Any) -> None:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.append(annotation)
+            return
+        for argument in typing.get_args(annotation):
+            walk(argument)
+
+    walk(Method.model_fields[part].annotation)
+    return found
+
+
+def _fields_of(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a part as it stands → their types, without the kind's own name."""
+    key = _KIND_KEYS.get(part)
+    models = _models_of(part)
+    model = models[0]
+    if key is not None:
+        same = [m for m in models if m.model_fields[key].default == values[key]]
+        model = same[0] if same else CustomAggregatorConfig
+    return {name: field.annotation for name, field in model.model_fields.items() if name != key}
+
+
+def _change_kind(part: str, key: str, kind: Any, old: Mapping[str, Any]) -> dict[str, Any]:
+    if kind == old[key]:
+        return dict(old)
+    kinds = [str(m.model_fields[key].default) for m in _models_of(part) if m is not CustomAggregatorConfig]
+    if kind not in kinds:
+        if part != "aggregator":
+            raise MethodError(f"{part}.{key} is {kind!r}{_close(str(kind), kinds)}; expected {_one_of(kinds)}.")
+        _check_known(str(kind))
+        return {key: kind}
+    fields, old_defaults = _fields_of(part, {key: kind}), _defaults(part, old)
+    kept = {name: value for name, value in old.items() if name in fields and value != old_defaults.get(name)}
+    return {key: kind, **kept}
+
+
+def _defaults(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    key = _KIND_KEYS[part]
+    for model in _models_of(part):
+        if model.model_fields[key].default == values[key]:
+            return {name: field.default for name, field in model.model_fields.items()}
+    return {}
+
+
+def _read(value: Any, annotation: Any) -> Any:
+    """A setting as the command line gives it: "none" where None is allowed, JSON where a list or a table is meant."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.lower() in ("none", "null", "off") and type(None) in typing.get_args(annotation):
+        return None
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise MethodError(f"{value!r} cannot be read as JSON: {error}.") from error
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    if union and str not in typing.get_args(annotation):
+        try:
+            return json.loads(text)  # a number among other kinds: "1", "0.5"
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _check_known(name: str) -> None:
+    from .plugins import aggregator_names
+
+    names = aggregator_names()
+    if name not in names:
+        raise MethodError(f"There is no aggregator {name!r}{_close(name, names)}; expected {_one_of(names)}.")
+
+
+def _close(word: str, known: typing.Iterable[str]) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _one_of(names: typing.Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _sentence(error: ValidationError) -> str:
+    """Pydantic's findings as one line per setting."""
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(step) for step in item["loc"] if not str(step).startswith("function-")) or "method"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"There is no setting {key!r}.")
+        elif item["type"] == "missing":
+            lines.append(f"{key} is missing.")
+        else:
+            lines.append(f"{key} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}.")
+    return " ".join(dict.fromkeys(lines))

@@ -1,0 +1,44 @@
+"""The one metric that training watches: the area under the ROC curve, from ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
+    """Probability that a positive outranks a negative, ties counting one half (Mann–Whitney U / n1 n0).
+
+    Parameters
+    ----------
+    labels : (n,) array of 0 and 1, or bool
+    scores : (n,) array of float
+
+    Returns
+    -------
+    float or None
+        None where only one class is there.
+    """
+    positive = np.asarray(labels).astype(bool)
+    values = np.asarray(scores, dtype=np.float64)
+    n1 = int(positive.sum())
+    n0 = len(positive) - n1
+    if n1 == 0 or n0 == 0:
+        return None
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean_rank = last - (counts - 1) / 2  # 1-based; tied values share their mean rank
+    u = mean_rank[inverse][positive].sum() - n1 * (n1 + 1) / 2
+    return float(u / (n1 * n0))
+
+
+def multiclass_auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
+    """AUROC of (n, n_classes) probabilities: of class 1 for two classes, else the mean of one class against the rest.
+
+    Classes that do not occur are left out of the mean; None where nothing is left.
+    """
+    index = np.asarray(labels)
+    columns = np.asarray(probabilities)
+    classes = [1] if columns.shape[1] == 2 else range(columns.shape[1])
+    values = [value for c in classes if (value := auroc(index == c, columns[:, c])) is not None]
+    return float(np.mean(values)) if values else None

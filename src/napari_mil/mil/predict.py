@@ -1,0 +1,84 @@
+"""What a trained model says about a slide."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_mil.errors import TrainingError
+
+from .aggregators import Aggregator
+from .bag import Bag
+from .checkpoint import Run
+from .configs import InstanceSupervision
+from .devices import find_device, memory_in_words
+from .records import Prediction
+from .tasks import probabilities
+
+
+def predict(run: Run, bag: Bag, *, device: str = "cpu", model: Aggregator | None = None) -> Prediction:
+    """Logits, probabilities, and what each patch had to do with them.
+
+    Parameters
+    ----------
+    run : Run
+    bag : Bag
+        With features of the encoder that the run was trained on.
+    device : str
+    model : Aggregator or None
+        `run.build()` of before, to predict many slides without reading the weights again.
+
+    Raises
+    ------
+    TrainingError
+        Features of another size, no weights, or not enough memory.
+    """
+    if bag.dim != run.in_dim:
+        encoder = run.provenance.get("features", {}).get("encoder")
+        raise TrainingError(
+            f"Slide {bag.slide_id} has {bag.dim} numbers per patch, but this model was trained on {run.in_dim}"
+            f"{f' (encoder {encoder})' if encoder else ''}; extract the slide with the same encoder."
+        )
+    where = find_device(device)
+    network = (model if model is not None else run.build()).to(where).eval()
+    with memory_in_words(bag, where), torch.no_grad():
+        x = bag.tensor(where, next(network.parameters()).dtype)  # (N, D)
+        output = network(x)
+        p = probabilities(output.logits)  # (n_classes,)
+        column = int(p.argmax())
+        attention = _of_class(output.attention, column)
+        scores = _of_class(output.scores, column)
+        each = network.instance_logits(x)  # (N, C) or None
+        contribution = None if each is None else attention * _towards(each, column)
+        by_itself = None
+        if each is not None and network.has_instance_classifier:
+            by_itself = probabilities(each)[:, 1 if run.n_classes == 2 else column]
+        elif isinstance(run.method.supervision, InstanceSupervision):
+            by_itself = torch.sigmoid(scores)
+        return Prediction(
+            slide_id=bag.slide_id,
+            logits=_array(output.logits),
+            probabilities=_array(p),
+            scores=_array(scores),
+            attention=_array(attention),
+            contribution=None if contribution is None else _array(contribution),
+            instance_probability=None if by_itself is None else _array(by_itself),
+        )
+
+
+def _of_class(values: Tensor, column: int) -> Tensor:
+    """(N,), or the column of a class of (N, C)."""
+    return values if values.ndim == 1 else values[:, min(column, values.shape[1] - 1)]
+
+
+def _towards(logits: Tensor, column: int) -> Tensor:
+    """Towards the positive class of two, (N,): the logit, or the difference of two; else the predicted class's."""
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, column]
+
+
+def _array(values: Tensor) -> npt.NDArray[np.float32]:
+    return values.float().cpu().numpy()  # type: ignore[no-any-return]

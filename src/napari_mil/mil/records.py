@@ -1,0 +1,105 @@
+"""What training and prediction hand out: small frozen records, free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def _json_able(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _json_able(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_able(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of training, as the curves show it.
+
+    Parameters
+    ----------
+    epoch, epochs : int
+        The epoch just finished, counted from 1, and how many there will be at most.
+    train_loss, val_loss : float
+        Mean total loss per slide, in training (while the weights moved) and in validation (eval mode).
+    parts : dict of str to float
+        The losses' parts (`bag`, `rank`, `attention`, `instance`, `consistency`), unweighted means; those of
+        validation start with `val_`.
+    val_auroc : float or None
+        Area under the ROC curve of the validation slides; None where only one class is there.
+    learning_rate : float
+        That of this epoch.
+    seconds, seconds_left : float
+        Of this epoch; to the last epoch at most (early stopping may come first).
+    best_epoch : int
+        The epoch whose weights are kept so far.
+    improved : bool
+        Whether that is this one.
+    memory_mb : float
+        GPU: the peak that this training held; CPU: memory of the process.
+    notes : tuple of str
+        Sentences a person should read once (few positives in validation, slides without outlines, …); only in the
+        first report after a start.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    parts: dict[str, float]
+    val_loss: float
+    val_auroc: float | None
+    learning_rate: float
+    seconds: float
+    seconds_left: float
+    best_epoch: int
+    improved: bool
+    memory_mb: float
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings for JSON; a number that is not finite becomes None."""
+        values: dict[str, Any] = _json_able(dataclasses.asdict(self))
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a trained model says about one slide.
+
+    Parameters
+    ----------
+    slide_id : str
+    logits : (C,) array of float32
+        Output of the head: one number with a single binary head, else one per class.
+    probabilities : (n_classes,) array of float32
+    scores : (N,) array of float32
+        Raw score of each patch, before softmax.
+    attention : (N,) array of float32
+        What the model pooled with (after the threshold, if any); sums to 1.
+    contribution : (N,) array of float32 or None
+        a_k · classifier(h_k): what each patch adds to the logit of the positive (predicted) class.
+    instance_probability : (N,) array of float32 or None
+        Probability of each patch by itself, where the model has a patch classifier.
+    """
+
+    slide_id: str
+    logits: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    attention: npt.NDArray[np.float32]
+    contribution: npt.NDArray[np.float32] | None = None
+    instance_probability: npt.NDArray[np.float32] | None = None
+
+    @property
+    def predicted(self) -> int:
+        """Index of the most probable class."""
+        return int(self.probabilities.argmax())
