@@ -160,6 +160,19 @@ def test_giant_rasters_are_coarsened_and_say_so(monkeypatch: pytest.MonkeyPatch)
     assert 0 < amap.bound_um <= max(amap.cell_px_level0) / 2 * 0.5
 
 
+def test_extreme_overlap_takes_no_time() -> None:
+    import time
+
+    generator = np.random.default_rng(0)
+    start = time.perf_counter()
+    single = attention_map(PatchGrid(generator.integers(0, 2000, (500, 2)), 448, 1, 0.25), np.ones(500))
+    several = attention_map(PatchGrid(generator.integers(0, 20_000, (500, 2)), 448, 20, 0.25), np.ones(500))
+    assert time.perf_counter() - start < 5
+    for amap in (single, several):
+        assert np.nanmin(amap.data) == np.nanmax(amap.data) == 1
+        assert amap.bound_um <= 448 / 16 * 0.25
+
+
 def test_cells_and_patch_values_are_the_way_back() -> None:
     generator = np.random.default_rng(1)
     coords = lattice(6, 7, (32, 16), (5, 9))[generator.permutation(42)[:30]]

@@ -105,6 +105,19 @@ def test_a_teacher_of_the_same_split_and_seed(made_up: Project) -> None:
             plan(made_up, methods, Protocol(), teachers=teachers)
 
 
+def test_as_published_chooses_on_the_test_slides_and_says_so(made_up: Project, methods: dict[str, Method]) -> None:
+    protocol = Protocol(kind="k_fold", folds=3, as_published=True)
+    assert "as published: optimistic" in protocol.sentence
+    _, table = drain(experiment(made_up, {"plain": methods["plain"]}, protocol))
+    assert (table.n_train + table.n_test == 18).all()
+    assert (table.youden_from == "test").all()
+    assert (table.val_auroc == table.auroc).all()
+    assert table.accuracy_youden.notna().all()
+    _, honest = drain(experiment(made_up, {"plain": methods["plain"]}, Protocol(kind="k_fold", folds=3)))
+    assert (honest.youden_from == "validation").all()
+    assert "validation slides." in Protocol().sentence
+
+
 def test_a_split_that_cannot_be_trained_is_a_row_with_a_sentence(tmp_path: Path, methods: dict[str, Method]) -> None:
     project = cohort(tmp_path / "p", patients=4)
     project.set_roles({i: "test" if i[1:3] in ("01", "03") else "train" for i in project.slide_ids})

@@ -303,6 +303,18 @@ def test_findings_say_what_to_do(tmp_path: Path) -> None:
     assert [f.blocking for f in found] == sorted((f.blocking for f in found), reverse=True)
 
 
+def test_slides_that_failed_are_left_out_and_said(made_up: Project) -> None:
+    from napari_mil.study.prepare import record_failure
+
+    train = [r.slide_id for r in made_up.slides if r.role == "train"]
+    made_up.feature_path(train[0]).unlink()
+    assert any(f.blocking and f"have no features yet ({train[0]})" in f for f in made_up.check_trainable())
+    record_failure(made_up, train[0], "cannot be read.")
+    found = made_up.check_trainable()
+    assert not any(f.blocking for f in found)
+    assert any(f"could not be prepared and are left out ({train[0]})" in f for f in found)
+
+
 def test_advice_about_validation_and_outlines(made_up: Project) -> None:
     found = made_up.check_trainable()
     assert all(not f.blocking for f in found)

@@ -148,6 +148,13 @@ def test_what_stands_in_the_way_is_said_before_anything_starts(tmp_path: Path) -
         method_for(project, "rank_induction")
 
 
+def test_a_refused_training_leaves_no_folder(made_up: Project) -> None:
+    split = dict.fromkeys(made_up.slide_ids, "train")
+    with pytest.raises(TrainingError, match="no validation slide"):
+        drain(train_project(made_up, quick_method(), split=split))  # type: ignore[arg-type]
+    assert list((made_up.folder / "runs").iterdir()) == []
+
+
 def test_another_split_than_the_tables(made_up: Project) -> None:
     split = {r.slide_id: "train" if r.patient_id < "p04" else "validation" for r in made_up.slides}
     _, run = drain(train_project(made_up, quick_method(epochs=1), split=split))  # type: ignore[arg-type]

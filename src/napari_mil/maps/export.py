@@ -26,6 +26,8 @@ RESEARCH_ONLY = "Research use only"
 _SUFFIXES = {
     ".ome.tif": "ome-tiff",
     ".ome.tiff": "ome-tiff",
+    ".tif": "ome-tiff",
+    ".tiff": "ome-tiff",
     ".png": "png",
     ".npz": "npz",
     ".csv": "csv",

@@ -20,7 +20,7 @@ Normalisation = Literal["raw", "softmax", "percentile", "rank"]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-MAX_CELLS = 2**26  # 256 MB of float32; beyond it cells are doubled until it fits
+MAX_CELLS = 2**24  # 64 MB of float32; beyond it cells are doubled until it fits
 FINER = 4  # cells across a stride when patches lie on several lattices: no edge is off by more than 1/8 stride
 SLACK = 1 / 16  # of a stride: rounding of a fractional lattice that is left as it is
 
@@ -196,20 +196,24 @@ def _axes(grid: PatchGrid) -> tuple[_Axis, _Axis]:
     for k in (0, 1):
         starts = np.ascontiguousarray(grid.coords[:, k])
         origin = int(starts.min())
-        cell = _cell_size(starts - origin, grid.stride_px_level0[k])
-        made.append(_Axis.of(starts, origin, cell, grid.patch_px_level0[k]))
+        patch = grid.patch_px_level0[k]
+        cell = _cell_size(starts - origin, grid.stride_px_level0[k], patch)
+        made.append(_Axis.of(starts, origin, cell, patch))
     return made[0], made[1]
 
 
-def _cell_size(offset: Ints, stride: int) -> int:
-    """Whole level-0 px: the stride, or finer where the patches lie on several lattices."""
+def _cell_size(offset: Ints, stride: int, patch: int) -> int:
+    """Whole level-0 px: the stride, or finer (not beyond 1/16 patch) where the patches lie on several lattices."""
     residue = offset - offset // stride * stride
     if not residue.any():
         return stride
     if np.minimum(residue, stride - residue).max() <= stride * SLACK:
         return stride
     exact = int(np.gcd.reduce(np.append(np.unique(residue), stride)))
-    return exact if stride // exact <= 2 * FINER else max(stride // FINER, 1)
+    finest = max(patch // (4 * FINER), 1)
+    if exact >= finest and stride // exact <= 2 * FINER:
+        return exact
+    return min(stride, max(stride // FINER, finest))
 
 
 def _coarse_enough(x: _Axis, y: _Axis, grid: PatchGrid) -> tuple[_Axis, _Axis]:
@@ -248,14 +252,25 @@ def _sum(flat: Ints, values: Floats, size: tuple[int, int]) -> tuple[Floats, Flo
 
 
 def _spread(raster: Floats, rows: int, cols: int) -> Floats:
-    """Each pixel's value added to the rows × cols pixels that start at it."""
-    for axis, times in ((0, rows), (1, cols)):
-        source = raster
-        if times > 1:
-            raster = raster.copy()
-        for shift in range(1, times):
-            if axis == 0:
-                raster[shift:] += source[:-shift]
-            else:
-                raster[:, shift:] += source[:, :-shift]
+    """Each pixel's value added to the rows × cols pixels that start at it, in log₂ steps along each axis."""
+    for times in (rows, cols):
+        window, width = raster, 1  # sums of `width` pixels
+        result: Floats | None = None
+        reach = 0  # how many pixels are in the result
+        while times:
+            if times & 1:
+                result = window if result is None else _shifted_sum(result, window, reach)
+                reach += width
+            times >>= 1
+            if times:
+                window, width = _shifted_sum(window, window, width), 2 * width
+        assert result is not None
+        raster = result.T
     return raster
+
+
+def _shifted_sum(a: Floats, b: Floats, shift: int) -> Floats:
+    """a[i] + b[i − shift] along the first axis."""
+    total = a.copy(order="K")
+    total[shift:] += b[: max(len(b) - shift, 0)]
+    return total

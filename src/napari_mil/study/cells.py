@@ -16,7 +16,7 @@ from napari_mil.maps.compare import lesion_share
 from ._files import read_json, write_json, write_text
 from .bags import project_bag
 from .config import Role
-from .metrics import accuracy, auprc, auroc, average_precision, macro_auroc
+from .metrics import accuracy, auprc, auroc, average_precision, confusion, macro_auroc, youden
 from .provenance import project_provenance
 from .train import method_for, predict_bags, predictions_csv, split_of
 
@@ -41,6 +41,7 @@ class Cell:
     seed: int
     device: str
     teacher: str | None = None
+    as_published: bool = False
 
     @property
     def result_path(self) -> Path:
@@ -81,6 +82,8 @@ def run_cell(
     start = time.perf_counter()
     try:
         roles = split_of(owner, cell.split)
+        if cell.as_published:
+            roles["validation"] = roles["test"]
         store = bags if bags is not None else BagStore(owner)
         run = yield from _train(cell, owner, store, roles)
         judged = ("validation", "test")
@@ -89,6 +92,7 @@ def run_cell(
         return cell.head | {"error": str(error)}
     row = cell.head | cell_metrics(found["test"], found["validation"])
     row |= {
+        "youden_from": "test" if cell.as_published else "validation",
         "n_train": len(roles["train"]),
         "best_epoch": run.best_epoch,
         "epochs": len(run.history),
@@ -113,7 +117,7 @@ def finish_cell(cell: Cell) -> dict[str, Any]:
 
 
 def cell_metrics(test: Pairs, validation: Pairs = ()) -> dict[str, Any]:
-    """Figures of test slides: slide metrics, and how well patch scores find the outlined lesions."""
+    """Figures of test slides: slide metrics (Youden's threshold from validation), and patch scores against outlines."""
     row: dict[str, Any] = {"n_test": len(test), "n_positive": sum((bag.label or 0) > 0 for bag, _ in test)}
     labels, probabilities = _arrays(test)
     if probabilities.shape[1] == 2 and len(test):
@@ -128,7 +132,12 @@ def cell_metrics(test: Pairs, validation: Pairs = ()) -> dict[str, Any]:
         right = float((probabilities.argmax(axis=1) == labels).mean())
         row |= {"auroc": macro_auroc(labels, probabilities), "accuracy": right}
     if len(validation):
-        row["val_auroc"] = macro_auroc(*_arrays(validation))
+        val_labels, val_probabilities = _arrays(validation)
+        row["val_auroc"] = macro_auroc(val_labels, val_probabilities)
+        if probabilities.shape[1] == 2 and len(test):
+            threshold = youden(val_labels, val_probabilities[:, 1])
+            at = confusion(labels, probabilities[:, 1], threshold)
+            row |= {"accuracy_youden": at.accuracy, "f1_youden": at.f1}
     row |= patch_metrics(test)
     return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in row.items()}
 

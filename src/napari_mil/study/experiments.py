@@ -50,15 +50,34 @@ class Protocol(BaseModel):
     validation: float = Field(0.2, gt=0, lt=1, description="k_fold: share of the other patients that validate")
     seed: int = 0
     seeds: int = Field(1, ge=1)
+    as_published: bool = Field(
+        False, description="choose epoch and threshold on the test slides, as MHIM-MIL's figures were: optimistic"
+    )
 
     def splits(self, project: Project) -> list[Split]:
         """The splits of a project's labelled slides."""
         rows = project.slides
         if self.kind == "k_fold":
-            return k_fold(rows, self.folds, self.seed, validation=self.validation)
-        if self.kind == "monte_carlo":
-            return monte_carlo(rows, self.repeats, self.fractions, self.seed, keep_test=self.keep_test)
-        return [{row.slide_id: row.role for row in rows if row.role is not None}]
+            found = k_fold(rows, self.folds, self.seed, validation=self.validation)
+        elif self.kind == "monte_carlo":
+            found = monte_carlo(rows, self.repeats, self.fractions, self.seed, keep_test=self.keep_test)
+        else:
+            found = [{row.slide_id: row.role for row in rows if row.role is not None}]
+        if self.as_published:
+            found = [{i: "test" if role == "test" else "train" for i, role in split.items()} for split in found]
+        return found
+
+    @property
+    def sentence(self) -> str:
+        """How the slides are dealt, for a report."""
+        dealt = {
+            "k_fold": f"{self.folds} patient-grouped, stratified folds, each the test once",
+            "monte_carlo": f"{self.repeats} patient-grouped, stratified splits"
+            + (", the test slides fixed" if self.keep_test else ""),
+            "as_is": "the project's own split",
+        }[self.kind]
+        chosen = "test slides (as published: optimistic)" if self.as_published else "validation slides"
+        return f"{dealt[0].upper()}{dealt[1:]}; {self.seeds} seeds; epoch and threshold chosen on {chosen}."
 
 
 class Submits(Interface):
@@ -123,7 +142,8 @@ def experiment(
     -------
     DataFrame
         One row per cell: `method`, `split`, `seed`, `auroc`, `auprc`, `average_precision`, `accuracy` (p > 0.5) of the
-        test slides, `val_auroc`, `patch_auroc` (mean over positive test slides of the scores against the outlines),
+        test slides, `accuracy_youden` and `f1_youden` (threshold found on `youden_from`), `val_auroc`, `patch_auroc`
+        (mean over positive test slides of the scores against the outlines),
         `patch_auroc_pooled`, `lesion_share`, numbers of slides, epochs, seconds, `error`. Also in results.csv.
     """
     import pandas as pd
@@ -189,6 +209,7 @@ def plan(
             split=splits[number],
             seed=seed,
             device=device,
+            as_published=protocol.as_published,
             teacher=str(folder / places[taught[name]] / leaf) if name in taught else None,
         )
 

@@ -83,14 +83,25 @@ def _roles(project: Project) -> list[Finding]:
 def _features(project: Project) -> list[Finding]:
     wanted = [r.slide_id for r in project.slides if r.role in ("train", "validation") and r.label is not None]
     without = [slide_id for slide_id in wanted if not project.has_features(slide_id)]
-    if not without:
-        return []
-    return [
-        Finding(
-            f"{len(without)} of {len(wanted)} training and validation slides have no features yet ({_some(without)}). "
-            "Prepare them on the Features page."
+    failed = [slide_id for slide_id in without if slide_id in project.failures()] if without else []
+    open_ones = [slide_id for slide_id in without if slide_id not in failed]
+    found = []
+    if open_ones:
+        found.append(
+            Finding(
+                f"{len(open_ones)} of {len(wanted)} training and validation slides have no features yet "
+                f"({_some(open_ones)}). Prepare them on the Features page."
+            )
         )
-    ]
+    if failed:
+        found.append(
+            Finding(
+                f"{len(failed)} training and validation slides could not be prepared and are left out "
+                f"({_some(failed)}). Retry them on the Features page.",
+                blocking=len(failed) == len(wanted),
+            )
+        )
+    return found
 
 
 def _validation(project: Project) -> list[Finding]:

@@ -35,6 +35,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 Metric = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
+FEW = 10  # slides of a class
 Alternative = Literal["two-sided", "less", "greater"]
 
 
@@ -268,6 +269,8 @@ def slide_metrics(
     y, p = np.asarray(labels, dtype=int), np.asarray(probabilities, dtype=float)
     classes, counts = np.unique(y, return_counts=True)
     found: dict[str, Any] = {"n": len(y), "counts": {str(c): int(n) for c, n in zip(classes, counts, strict=True)}}
+    if counts.min(initial=len(y)) < FEW:
+        found["note"] = f"Fewer than {FEW} slides of a class: figures and intervals are mostly chance."
     if p.shape[1] != 2:
         found["auroc_macro"] = _finite(macro_auroc(y, p))
         found["accuracy"] = _finite(float((p.argmax(axis=1) == y).mean()))

@@ -72,20 +72,25 @@ def train_project(
             raise TrainingError(" ".join(obstacles))
     roles = split_of(project, split)
     chosen = method_for(project, method)
-    folder = Path(out) if out is not None else project.new_run_folder(chosen.name)
     provenance = project_provenance(project, [i for ids in roles.values() for i in ids])
     provenance["split"] = roles
-    run = yield from fit(
-        chosen,
-        ProjectBags(project, roles["train"]),
-        ProjectBags(project, roles["validation"]),
-        seed=seed,
-        device=device,
-        out=folder,
-        provenance=provenance,
-        resume=resume,
-        on_bag=on_bag,
-    )
+    folder = Path(out) if out is not None else project.new_run_folder(chosen.name)
+    try:
+        run = yield from fit(
+            chosen,
+            ProjectBags(project, roles["train"]),
+            ProjectBags(project, roles["validation"]),
+            seed=seed,
+            device=device,
+            out=folder,
+            provenance=provenance,
+            resume=resume,
+            on_bag=on_bag,
+        )
+    except TrainingError:
+        if out is None and not any(folder.iterdir()):
+            folder.rmdir()  # refused before anything began
+        raise
     evaluate_run(project, run, device=device)
     return run
 
