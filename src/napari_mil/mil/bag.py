@@ -99,6 +99,18 @@ class Bag:
             features = torch.from_numpy(array if array.flags.writeable else array.copy())
         return features.detach().to(device=device, dtype=dtype or torch.float32)
 
+    def rows(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Features (n, D) of some patches only, float32 on the CPU; an index may come twice."""
+        import torch
+
+        unique, inverse = np.unique(index, return_inverse=True)  # ascending, as HDF5 wants them
+        if isinstance(self.features, torch.Tensor):
+            array = self.features[torch.from_numpy(unique).to(self.features.device)].detach().float().cpu().numpy()
+        else:
+            array = np.asarray(self.features[unique])
+            _check_finite(array, self.slide_id)
+        return torch.from_numpy(array[inverse]).float()
+
     def _check_shape(self, features: Any) -> None:
         shape = tuple(int(size) for size in features.shape)
         if len(shape) != 2 or shape[1] == 0:
@@ -148,8 +160,8 @@ def _check_finite(features: Any, slide_id: str) -> None:
         if bool(features.double().sum().isfinite()):
             return
         finite = features.isfinite().all(dim=1).cpu().numpy()
-    rows = np.flatnonzero(~finite)
+    rows = np.flatnonzero(np.logical_not(finite))
     raise TrainingError(
-        f"Slide {slide_id}: the features of {len(rows)} of {len(finite)} patches are NaN or infinite "
+        f"Slide {slide_id}: the features of {len(rows)} of {features.shape[0]} patches are NaN or infinite "
         f"(first: patch {rows[0]}); extract this slide's features again."
     )

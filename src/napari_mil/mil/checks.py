@@ -54,7 +54,8 @@ def _check_labels(method: Method, bags: Sequence[Bag], role: str) -> None:
     missing = [bag for bag in bags if bag.label is None]
     if missing:
         raise TrainingError(
-            f"{len(missing)} of {len(bags)} {role} slides have no label ({names(missing)}); label them, or take them out."
+            f"{len(missing)} of {len(bags)} {role} slides have no label ({names(missing)}); "
+            "label them, or take them out."
         )
     for bag in bags:
         if bag.label is not None and bag.label >= len(classes):

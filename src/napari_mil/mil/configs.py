@@ -1,7 +1,7 @@
 """The settings of a method's parts: aggregator, supervision, mining, task, training. Free of torch.
 
-Each part is one of several kinds, and each kind has only the settings that change something in it. The docstring under a
-setting is what the window and `napari-mil train --help` show.
+Each part is one of several kinds, and each kind has only the settings that change something in it. The docstring under
+a setting is what the window and `napari-mil train --help` show.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class BinaryTask(Config):
     classes: tuple[str, str] = ("negative", "positive")
     """Names, the positive one second."""
     class_weight: Literal["none", "balanced", "released"] | PositiveFloat = "balanced"
-    """Weight of a positive slide: number of negatives/positives (balanced), all/positives (as released), or a number."""
+    """Weight of a positive slide: negatives/positives (balanced), all/positives (as released), or a number."""
 
     @property
     def n_classes(self) -> int:

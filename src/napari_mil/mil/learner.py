@@ -73,11 +73,11 @@ class Learner:
         """Training loss of one bag; with mining, of the patches that the teacher leaves to the student."""
         x = bag.tensor(self.device, self.dtype)  # (N, D)
         if self.miner is None:
-            return self.objective(self.model, self.model(x), bag, generator=self.draws)
+            return self.objective(self.model, self.model(x), bag, self.draws)
         masked, teacher_embedding = self.miner.mask(x, self.bags_seen, self.draws)
         # kept rows are gathered before the stem: the same numbers for less work
         output = self.model(x[masked.kept])
-        loss = self.objective(self.model, output, bag, kept=masked.kept, generator=self.draws)
+        loss = self.objective(self.model, output, bag, self.draws, kept=masked.kept)
         alpha = self.miner.config.consistency_weight
         if alpha == 0:
             return loss
@@ -113,12 +113,13 @@ class Learner:
     def evaluate(self, bags: Sequence[Bag], on_bag: Callable[[int], None]) -> Pass:
         """Loss and AUROC in eval mode, of whole bags, without masks; twice the same."""
         self.model.eval()
+        draws = torch.Generator().manual_seed(0)  # the same each time
         sums = _Sums()
         rows: list[Tensor] = []
         for index, bag in enumerate(bags):
             with memory_in_words(bag, self.device):
                 output = self.model(bag.tensor(self.device, self.dtype))
-                sums.add(self.objective(self.model, output, bag, generator=None), bag, "validation")
+                sums.add(self.objective(self.model, output, bag, draws), bag, "validation")
                 rows.append(probabilities(output.logits).cpu())
             on_bag(index + 1)
         labels = np.array([bag.label for bag in bags])

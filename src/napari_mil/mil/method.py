@@ -91,7 +91,8 @@ class Method(Config):
             )
         if mining.kind == "mhim" and not aggregator.has_attention:
             raise MethodError(
-                f"MHIM masks by the teacher's attention, and {name} has none; choose an AB-MIL aggregator, or mining none."
+                f"MHIM masks by the teacher's attention, and {name} has none; "
+                "choose an AB-MIL aggregator, or mining none."
             )
         if isinstance(mining, MhimMining) and mining.high + mining.low + mining.random == 0:
             raise MethodError("MHIM with high, low and random all 0 masks nothing; set one, or mining none.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,8 +72,8 @@ class Objective:
         model: Aggregator,
         output: BagOutput,
         bag: Bag,
+        draws: torch.Generator,
         kept: Tensor | None = None,
-        generator: torch.Generator | None = None,
     ) -> Loss:
         """Loss of one bag.
 
@@ -80,10 +81,10 @@ class Objective:
         ----------
         output : BagOutput
             Of the patches that the model was shown.
+        draws : torch.Generator
+            Draws samples of pairs (not in eval mode, which takes all pairs) and patches of negative slides.
         kept : (n,) tensor of int or None
             Which ones these were; None: all.
-        generator : torch.Generator or None
-            Draws samples of pairs; None in validation, which takes all pairs.
         """
         assert bag.label is not None
         supervision = self.method.supervision
@@ -99,7 +100,7 @@ class Objective:
         if kept is not None:
             labels = labels[kept]
         if isinstance(supervision, RankSupervision):
-            lesions = self._rank(model, output.scores, labels, supervision, generator)
+            lesions = self._rank(model, output.scores, labels, supervision, draws)
         elif isinstance(supervision, AttentionSupervision):
             lesions = self._attention(output.attention, labels, bag, kept)
         else:
@@ -113,10 +114,10 @@ class Objective:
         scores: Tensor,
         labels: Tensor,
         config: RankSupervision,
-        generator: torch.Generator | None,
+        draws: torch.Generator,
     ) -> Tensor:
-        if config.cross_slide_negatives and generator is not None and self.negatives and bool((labels == 1).any()):
-            extra = self._draw_negatives(config.cross_slide_negatives, scores, generator)
+        if config.cross_slide_negatives and self.negatives and bool((labels == 1).any()):
+            extra = self._draw_negatives(config.cross_slide_negatives, scores, draws)
             scores = torch.cat([scores, model.instance_scores(extra)])
             labels = torch.cat([labels, labels.new_zeros(len(extra))])
         return rank_loss(
@@ -125,8 +126,8 @@ class Objective:
             sigma=config.sigma,
             margin=config.margin,
             pairs=config.pairs,
-            sample=config.sample if generator is not None else None,
-            generator=generator,
+            sample=config.sample if model.training else None,
+            generator=draws,
         )
 
     def _attention(self, attention: Tensor, labels: Tensor, bag: Bag, kept: Tensor | None) -> Tensor:
@@ -138,12 +139,11 @@ class Objective:
 
     def _draw_negatives(self, count: int, like: Tensor, generator: torch.Generator) -> Tensor:
         """`count` patches (count, D) of negative training slides: first a slide, then patches of it."""
-        which = torch.randint(len(self.negatives), (count,), generator=generator)
+        slides = torch.randint(len(self.negatives), (count,), generator=generator)
         rows = []
-        for index, wanted in zip(*which.unique(return_counts=True), strict=True):
-            bag = self.negatives[int(index)]
-            chosen = torch.randint(len(bag), (int(wanted),), generator=generator)
-            rows.append(bag.tensor()[chosen])
+        for index, wanted in Counter(slides.tolist()).items():
+            bag = self.negatives[index]
+            rows.append(bag.rows(torch.randint(len(bag), (wanted,), generator=generator).numpy()))
         return torch.cat(rows).to(device=like.device, dtype=like.dtype)
 
     def _is_positive(self, bag: Bag) -> bool:

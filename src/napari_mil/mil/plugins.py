@@ -1,4 +1,4 @@
-"""Which aggregators there are: ours, and those other packages announce. Free of torch; nothing is imported to list them."""
+"""Which aggregators there are: ours, and those other packages announce. Free of torch; listing imports nothing."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the customary name
+from torch.nn import functional as F
 
 from .base import Aggregator, BagOutput, initialise, threshold_attention
 
@@ -211,7 +213,7 @@ class AbMil(StemAttention):
             network, dim = linear_stem(in_dim, 512, rate), 512
         elif tabular:
             sizes = [in_dim, 256, 128, 64]
-            layers = [linear_stem(a, b, rate) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+            layers = [linear_stem(a, b, rate) for a, b in pairwise(sizes)]
             network, dim = nn.Sequential(*layers), 64
         else:
             network, dim = nn.Sequential(), in_dim

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from napari_mil.errors import MethodError
+from napari_mil.mil.plugins import aggregator_names, announced
 
-from ..plugins import aggregator_names, announced
 from .ab_mil import AbMil, AbMilMhim, AbMilRank
 from .base import Aggregator
 from .patch_classifier import PatchClassifier

@@ -138,8 +138,8 @@ def extreme(scores: Tensor, k: int, fusion: str, largest: bool) -> Tensor:
     if scores.ndim == 1:
         return scores.argsort(descending=largest, stable=True)[:k]
     if fusion == "mean":
-        k_head = k // len(scores)
-        return scores.argsort(dim=1, descending=largest, stable=True)[:, :k_head].flatten().unique()
+        top = scores.argsort(dim=1, descending=largest, stable=True)[:, : k // len(scores)]
+        return torch.zeros_like(scores[0], dtype=torch.bool).index_fill(0, top.flatten(), True).nonzero()[:, 0]
     top = scores.argsort(dim=1, descending=largest, stable=True)[:, :k]  # (H, k)
     votes = torch.bincount(top.flatten(), minlength=scores.shape[1])  # (N,)
     by_mean = scores.mean(dim=0).argsort(descending=largest, stable=True)

@@ -15,8 +15,8 @@ from napari_mil.errors import MethodError
 from .masks import MaskedBag, MaskRatios, mask_instances
 
 if TYPE_CHECKING:
-    from ..aggregators import Aggregator
-    from ..configs import MhimMining
+    from napari_mil.mil.aggregators import Aggregator
+    from napari_mil.mil.configs import MhimMining
 
 
 def consistency_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
@@ -39,8 +39,8 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """t ← m t + (1 − m) s for every parameter; buffers are copied."""
     for t, s in zip(teacher.parameters(), student.parameters(), strict=True):
         t.mul_(momentum).add_(s, alpha=1 - momentum)
-    for t, s in zip(teacher.buffers(), student.buffers(), strict=True):
-        t.copy_(s)
+    for kept, copied in zip(teacher.buffers(), student.buffers(), strict=True):
+        kept.copy_(copied)
 
 
 def cosine_schedule(start: float, end: float, step: int, steps: int) -> float:

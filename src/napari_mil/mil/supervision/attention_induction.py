@@ -26,7 +26,8 @@ def attention_target(labels: Tensor, tissue_pixels: Tensor | None = None) -> Ten
     if tissue_pixels is not None:
         if tissue_pixels.shape != labels.shape:
             raise MethodError(
-                f"{len(labels)} patch labels and tissue pixels of shape {tuple(tissue_pixels.shape)}; expected the same."
+                f"{len(labels)} patch labels and tissue pixels of shape {tuple(tissue_pixels.shape)}; "
+                "expected the same."
             )
         lesion = lesion * tissue_pixels.to(device=labels.device, dtype=torch.float64)
     total = lesion.sum()

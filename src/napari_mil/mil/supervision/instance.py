@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the customary name
+from torch.nn import functional as F
 
 
 def instance_bce_loss(scores: Tensor, labels: Tensor, pos_weight: float = 1.0) -> Tensor:

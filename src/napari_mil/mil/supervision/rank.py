@@ -36,7 +36,7 @@ class _SoftplusPairSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         to_a, to_b = ctx.saved_tensors
         return gradient * to_a, gradient * to_b, None
@@ -64,7 +64,8 @@ def rank_loss(
 
     - "lesion_vs_non" (paper): 1/(n1 n0) Σ sp(−σ_s (d − m))
     - "symmetric" (published code, equal pairs ignored): 1/(2 n1 n0) Σ [sp(−σ_s (d − m)) + sp(−σ_s (d + m))]
-    - "all" (its default): 1/N² {Σ [sp(−σ_s (d − m)) + sp(−σ_s (d + m))] + Σ_same class ½[sp(σ_s (d − m)) + sp(−σ_s (d − m))]}
+    - "all" (its default): 1/N² {Σ [sp(−σ_s (d − m)) + sp(−σ_s (d + m))]
+      + Σ_same class ½[sp(σ_s (d − m)) + sp(−σ_s (d − m))]}
 
     All pairs are taken exactly, in memory that grows with N, not with the number of pairs, and in float64 inside.
 
