@@ -204,3 +204,30 @@ def test_a_slide_that_cannot_be_opened_changes_nothing(viewer):
     assert list(viewer.layers) == before
     assert active.slide_id == "a"
     active.close()
+
+
+def test_switching_reuses_layers_and_drops_pictures_the_next_slide_has_not(viewer):
+    pictures = {"label": np.full((30, 40, 3), 9, np.uint8), "macro": np.full((30, 90, 3), 7, np.uint8)}
+    first, second = FakeSlide(name="a.svs", associated=pictures), FakeSlide(700, 5000, (1.0, 2.0), "b.svs")
+    active = ActiveSlide(viewer)
+    shown = active.show("a", lambda: first)
+    shown.show_associated("label")
+    image = shown.image
+    again = active.show("b", lambda: second)
+    assert again.image is image
+    assert [layer.name for layer in viewer.layers] == ["b.svs overview", "b.svs"]
+    assert image.data.shape == (5000, 700, 3)
+    assert image.scale == pytest.approx((2.0, 1.0))
+    assert np.array_equal(again.overview.data, second.thumbnail(1024))
+    third = active.show("a2", lambda: FakeSlide(mpp=None, name="c.svs", associated=pictures))
+    assert len(viewer.layers) == 4
+    assert not any(layer.visible for layer in third.associated)
+    assert third.associated[0].data.shape == (1, 1, 3)
+    third.show_associated("label")
+    assert third.associated[0].data.shape == (30, 40, 3)
+    assert {str(unit) for layer in viewer.layers for unit in layer.units} == {"pixel"}
+    viewer.layers.remove(third.image)  # by hand; the next slide makes a new one
+    last = active.show("d", lambda: FakeSlide(name="d.svs"))
+    assert last.image in viewer.layers
+    assert len(viewer.layers) == 2
+    active.close()

@@ -82,8 +82,10 @@ class ActiveSlide:
         if self.current is not None and self.current.slide_id == slide_id:
             return self.current
         slide = open_slide()
-        self._leave()
-        self.current = show_slide(self.viewer, slide, slide_id=slide_id, name=name)
+        old = self._leave()
+        self.current = show_slide(self.viewer, slide, slide_id=slide_id, name=name, instead_of=old)
+        if old is not None:
+            old.slide.close()
         stash = self._stashes.pop(slide_id, _Stash())
         for layer in stash.layers:
             if layer not in self.viewer.layers:
@@ -95,8 +97,10 @@ class ActiveSlide:
 
     def close(self) -> None:
         """Show no slide; layers of the last one are put away with it."""
-        if self.current is not None:
-            self._leave()
+        old = self._leave()
+        if old is not None:
+            old.remove()
+            old.slide.close()
             self.changed.emit(None)
 
     def forget(self, slide_id: str) -> None:
@@ -119,10 +123,11 @@ class ActiveSlide:
         stash = self._stashes.get(slide_id)
         return [] if stash is None else list(stash.layers)
 
-    def _leave(self) -> None:
+    def _leave(self) -> SlideLayers | None:
+        """Put away what belongs to the slide, its own layers excepted."""
         shown = self.current
         if shown is None:
-            return
+            return None
         self.changing.emit(shown.slide_id)
         stash = _Stash(camera=camera_state(self.viewer))
         for layer in find_layers(self.viewer, slide_id=shown.slide_id):
@@ -130,6 +135,5 @@ class ActiveSlide:
                 stash.layers.append(layer)
                 self.viewer.layers.remove(layer)
         self._stashes[shown.slide_id] = stash
-        shown.remove()
-        shown.slide.close()
         self.current = None
+        return shown

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mil.errors import SlideError
-from napari_mil.geometry import raster_transform
+from napari_mil.geometry import Pair, raster_transform
 
 from .refresh import TileRefresher
 from .tags import tag, tag_of, units_of
@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 
 OVERVIEW_PX = 1024
 LABEL_NAMES = ("label", "macro")
-"""Associated pictures offered as layers; they carry names, so they start hidden."""
+"""Associated pictures offered as layers; they carry names, so they start hidden and unread."""
 
 
 class SlideLayers:
     """The layers of one shown slide.
+
+    Parameters
+    ----------
+    viewer, slide, slide_id, name
+        As for `show_slide`.
+    instead_of : SlideLayers, optional
+        A slide that is shown now: its layers are taken over (adding and removing layers is slow in napari) and its
+        view is closed.
 
     Attributes
     ----------
@@ -38,68 +46,86 @@ class SlideLayers:
         Label and macro, hidden until asked for.
     """
 
-    def __init__(self, viewer: ViewerModel, slide: Slide, slide_id: str, name: str) -> None:
+    def __init__(
+        self, viewer: ViewerModel, slide: Slide, slide_id: str, name: str, instead_of: SlideLayers | None = None
+    ) -> None:
         from napari.settings import get_settings
 
         self.viewer, self.slide, self.slide_id, self.name = viewer, slide, slide_id, name
         self._refresher = TileRefresher(self._redraw)
         self._view: SlideView = slide.view(self._refresher.arrived)
         self._closed = False
+        self._shown = True
         self.image: Image
         self.overview: Image
         self.associated: list[Image] = []
-        self._shown = True
-        self._make_layers()
+        self._make_layers(instead_of)
         viewer.layers.events.removed.connect(self._on_removed)
         get_settings().experimental.events.async_.connect(self._on_async)
+        self._on_async()
 
-    def _make_layers(self) -> None:
+    def _make_layers(self, old: SlideLayers | None) -> None:
+        spare: dict[str, Image] = {}
+        if old is not None:
+            old.close()
+            spare = {which: layer for which, layer in old._by_kind().items() if layer in self.viewer.layers}
+        thumbnail = self.slide.thumbnail(OVERVIEW_PX)
+        scale, translate = self._overview_transform(thumbnail)
+        self.overview = self._layer(spare.pop("overview", None), thumbnail, "overview", scale, translate)
+        self.image = self._layer(spare.pop("slide", None), self._view.levels, "slide", self._scale())
+        there = set(self.slide.associated)  # names only: asking whether one is in it would read it
+        for which in LABEL_NAMES:
+            if which in there:
+                # the picture is read when it is made visible for the first time
+                blank = np.full((1, 1, 3), 255, dtype=np.uint8)
+                layer = self._layer(spare.pop(which, None), blank, "associated", (1.0, 1.0), which=which, read=False)
+                layer.events.visible.connect(self._on_label_visible)
+                self.associated.append(layer)
+        for layer in spare.values():
+            self.viewer.layers.remove(layer)
+        for index, layer in enumerate(self.layers):
+            if layer not in self.viewer.layers:
+                self.viewer.layers.insert(index, layer)
+
+    def _layer(
+        self, old: Image | None, data: Any, kind: str, scale: Pair, translate: Pair = (0.0, 0.0), **more: Any
+    ) -> Image:
+        """A layer of ours; an old one is told what it shows from now on."""
         from napari.layers import Image
-        from napari.settings import get_settings
 
         mpp = self.slide.mpp
-        common: dict[str, Any] = {"rgb": True, "units": units_of(mpp), "cache": False}
-        thumbnail = self.slide.thumbnail(OVERVIEW_PX)
-        overview_scale, overview_translate = self._overview_transform(thumbnail)
-        self.overview = Image(
-            thumbnail,
-            name=f"{self.name} overview",
-            scale=overview_scale,
-            translate=overview_translate,
-            metadata=tag("overview", self.slide_id, path=str(self.slide.path), mpp=mpp),
-            interpolation2d="linear",
-            visible=bool(get_settings().experimental.async_),
-            **common,
-        )
-        self.image = Image(
-            self._view.levels,
-            name=self.name,
-            multiscale=True,
-            scale=self._scale(),
-            metadata=tag("slide", self.slide_id, path=str(self.slide.path), mpp=mpp),
-            interpolation2d="nearest",
-            **common,
-        )
-        there = set(self.slide.associated)  # names only: asking whether one is in it would read it
-        for key in LABEL_NAMES:
-            if key not in there:
-                continue
-            # the picture itself is only read when it is made visible for the first time: it may carry a name
-            layer = Image(
-                np.full((1, 1, 3), 255, dtype=np.uint8),
-                name=f"{self.name} {key}",
-                visible=False,
-                metadata=tag("associated", self.slide_id, which=key, read=False),
-                **common,
+        name = {"slide": self.name}.get(kind, f"{self.name} {more.get('which', kind)}")
+        metadata = tag(kind, self.slide_id, path=str(self.slide.path), mpp=mpp, **more)
+        placed: dict[str, Any] = {"name": name, "scale": scale, "translate": translate, "units": units_of(mpp)}
+        if old is None:
+            image: Image = Image(
+                data,
+                rgb=True,
+                multiscale=kind == "slide",
+                cache=False,
+                interpolation2d="linear" if kind == "overview" else "nearest",
+                visible=kind == "slide",
+                metadata=metadata,
+                **placed,
             )
-            layer.events.visible.connect(self._on_label_visible)
-            self.associated.append(layer)
+            return image
+        old.visible = False  # nothing is sliced while it is neither the old nor the new
+        old.metadata = metadata
+        old.data = data
+        for attribute, value in placed.items():
+            setattr(old, attribute, value)
+        old.visible = kind == "slide"
+        return old
 
-    def _scale(self) -> tuple[float, float]:
+    def _by_kind(self) -> dict[str, Image]:
+        labels = {tag_of(layer)["which"]: layer for layer in self.associated}
+        return {"overview": self.overview, "slide": self.image, **labels}
+
+    def _scale(self) -> Pair:
         mpp = self.slide.mpp
         return (1.0, 1.0) if mpp is None else (mpp[1], mpp[0])
 
-    def _overview_transform(self, thumbnail: npt.NDArray[np.uint8]) -> tuple[tuple[float, float], tuple[float, float]]:
+    def _overview_transform(self, thumbnail: npt.NDArray[np.uint8]) -> tuple[Pair, Pair]:
         width, height = self.slide.dimensions
         cell = (width / thumbnail.shape[1], height / thumbnail.shape[0])
         return raster_transform((0, 0), cell, self.slide.mpp or (1.0, 1.0))
@@ -110,18 +136,17 @@ class SlideLayers:
         if own.get("read") or not layer.visible:
             return
         own["read"] = True
-        picture = np.asarray(self.slide.associated[own["which"]])[..., :3]
-        layer.data = picture
-        width, height = self._world_size()
-        size = 0.25 * height / picture.shape[0]  # a quarter of the slide's height, to its right
-        layer.scale = (size, size)
-        row = self.associated.index(layer)
-        layer.translate = (row * 0.27 * height, 1.03 * width)
+        layer.data = np.asarray(self.slide.associated[own["which"]])[..., :3]
+        self._place_label(layer)
 
-    def _world_size(self) -> tuple[float, float]:
+    def _place_label(self, layer: Image) -> None:
+        """To the right of the slide, a quarter of its height."""
         width, height = self.slide.dimensions
         scale = self._scale()
-        return width * scale[1], height * scale[0]
+        row = self.associated.index(layer)
+        size = 0.25 * height * scale[0] / layer.data.shape[0]
+        layer.scale = (size, size)
+        layer.translate = (row * 0.27 * height * scale[0], 1.03 * width * scale[1])
 
     @property
     def layers(self) -> list[Layer]:
@@ -148,6 +173,9 @@ class SlideLayers:
             layer.units = units
         self.image.scale = self._scale()
         self.overview.scale, self.overview.translate = self._overview_transform(self.overview.data)
+        for layer in self.associated:
+            if tag_of(layer)["read"]:
+                self._place_label(layer)
 
     def show(self, visible: bool = True) -> None:
         """Show or hide image and overview; label and macro only ever hide with them."""
@@ -170,11 +198,6 @@ class SlideLayers:
                 return
         raise SlideError(f"{self.slide.path.name}: this slide has no {which} picture.")
 
-    def add(self) -> None:
-        """Put the layers at the bottom of the viewer's list."""
-        for index, layer in enumerate(self.layers):
-            self.viewer.layers.insert(index, layer)
-
     def remove(self) -> None:
         """Take the layers out of the viewer and end the view's threads; the slide itself stays open."""
         self.close()
@@ -184,13 +207,15 @@ class SlideLayers:
 
     def close(self) -> None:
         """End the threads that load tiles. Done by itself when the image layer is removed."""
+        from napari.settings import get_settings
+
         if self._closed:
             return
         self._closed = True
-        from napari.settings import get_settings
-
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         get_settings().experimental.events.async_.disconnect(self._on_async)
+        for layer in self.associated:
+            layer.events.visible.disconnect(self._on_label_visible)
         self._refresher.close()
         self._view.close()
 
@@ -214,7 +239,12 @@ class SlideLayers:
 
 
 def show_slide(
-    viewer: ViewerModel, slide: Slide, *, name: str | None = None, slide_id: str | None = None
+    viewer: ViewerModel,
+    slide: Slide,
+    *,
+    name: str | None = None,
+    slide_id: str | None = None,
+    instead_of: SlideLayers | None = None,
 ) -> SlideLayers:
     """Show a slide: overview layer under a multiscale image, in µm, below all other layers.
 
@@ -227,6 +257,8 @@ def show_slide(
         Name of the image layer; the file's name otherwise.
     slide_id : str, optional
         What ties other layers to this slide; the file's stem otherwise.
+    instead_of : SlideLayers, optional
+        A shown slide whose layers are taken over.
 
     Returns
     -------
@@ -235,7 +267,6 @@ def show_slide(
     """
     from .navigation import show_scale_bar
 
-    shown = SlideLayers(viewer, slide, slide_id or slide.path.stem, name or slide.path.name)
-    shown.add()
+    shown = SlideLayers(viewer, slide, slide_id or slide.path.stem, name or slide.path.name, instead_of)
     show_scale_bar(viewer)
     return shown
