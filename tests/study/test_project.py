@@ -77,6 +77,9 @@ def test_a_project_is_not_made_over_another_nor_of_nothing(tmp_path: Path) -> No
     with pytest.raises(ProjectError, match="colour"):
         Project.create(tmp_path / "q", colour="red")
     assert not (tmp_path / "q").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ProjectError, match="cannot be saved"):
+        Project.create(tmp_path / "file" / "p")
 
 
 def test_newer_damaged_and_missing_projects(tmp_path: Path) -> None:
@@ -205,6 +208,18 @@ def test_a_table_without_paths_finds_its_slides(tmp_path: Path) -> None:
     assert project.slide_path("a").name == "a.ndpi"
 
 
+def test_tables_of_windows_and_odd_names(tmp_path: Path) -> None:
+    files = touch(tmp_path / "sub" / "a.svs", tmp_path / "~$b.svs")
+    (tmp_path / "t.csv").write_text("slide_id,path\na,sub\\a.svs\nb,~$b.svs\nc,D:\\slides\\c.svs\n")
+    project = Project.create(tmp_path / "p", tmp_path / "t.csv")
+    assert [project.slide_path(i) for i in "ab"] == files
+    assert project.missing_slides() == ["c"]
+    touch(tmp_path / "new" / "c.svs")
+    assert project.relocate(None, tmp_path / "new") == ["c"]
+    listed = Project.create(tmp_path / "q", [tmp_path / "~$b.svs", "~/somewhere/x.svs"])
+    assert listed.slide_path("x") == Path.home() / "somewhere" / "x.svs"
+
+
 def test_moving_the_whole_folder_keeps_the_paths(tmp_path: Path) -> None:
     touch(tmp_path / "study" / "slides" / "a.svs")
     Project.create(tmp_path / "study" / "project", tmp_path / "study" / "slides")
@@ -279,7 +294,7 @@ def test_an_interrupted_save_leaves_the_old_files(tmp_path: Path, monkeypatch: p
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ProjectError, match=r"cannot be saved \(disk full\); what was there before is kept"):
         project.update_slide("a", label="tumor")
     monkeypatch.undo()
     assert table_text(project) == before

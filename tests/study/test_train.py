@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import shapely
 
-from napari_mil.errors import Cancelled, ProjectError, TrainingError
+from napari_mil.errors import Cancelled, FeatureError, ProjectError, TrainingError
 from napari_mil.lesion import Lesion, LesionSet
 from napari_mil.study import (
     Project,
@@ -188,6 +188,13 @@ def test_features_of_two_kinds_are_refused(made_up: Project) -> None:
         drain(train_project(made_up, quick_method(epochs=1)))
 
 
+def test_damaged_features_are_named(made_up: Project) -> None:
+    train = next(r.slide_id for r in made_up.slides if r.role == "train")
+    made_up.feature_path(train).write_bytes(b"damaged")
+    with pytest.raises(FeatureError, match=rf"{train}\.h5: is damaged .* prepare the slide again"):
+        drain(train_project(made_up, quick_method(epochs=1)))
+
+
 def test_a_person_may_keep_the_last_weights(trained: tuple[Project, Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained[1], folder)
@@ -205,6 +212,8 @@ def test_moved_projects_retrain_too(trained: tuple[Project, Path], tmp_path: Pat
     shutil.copytree(project.folder, tmp_path / "moved")
     _, again = drain(retrain_from(tmp_path / "moved" / "runs" / folder.name, out=tmp_path / "again"))
     assert same_weights(again, load_run(folder))
+    with pytest.raises(ProjectError, match="lies in no project's folder"):
+        drain(retrain_from(tmp_path / "again"))
     lonely = cohort(tmp_path / "other" / "p", patients=4)
     with pytest.raises(ProjectError, match="has no slide"):
         drain(retrain_from(folder, project=lonely, out=tmp_path / "x"))

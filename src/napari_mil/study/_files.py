@@ -49,6 +49,11 @@ def sha256(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def absolute(path: Path | str) -> Path:
+    """An absolute path, ~ expanded, links left as they are."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
 def stored_path(path: Path, folder: Path) -> str:
     """A path as it stands in a project file: POSIX, relative to `folder` where the two share more than the root."""
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
@@ -63,5 +68,7 @@ def stored_path(path: Path, folder: Path) -> str:
 
 def real_path(stored: str, folder: Path) -> Path:
     """The absolute path of what `stored_path` wrote (or a person, with either slash)."""
-    plain = stored if os.name == "nt" or "\\" not in stored or "/" in stored else stored.replace("\\", "/")
-    return Path(os.path.normpath(folder / Path(plain).expanduser()))
+    path = Path(os.path.normpath(folder / os.path.expanduser(stored)))
+    if os.name != "nt" and "\\" in stored and not path.exists():  # a table that was written on Windows
+        return Path(os.path.normpath(folder / stored.replace("\\", "/")))
+    return path

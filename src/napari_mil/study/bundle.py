@@ -25,7 +25,7 @@ from napari_mil.slide import TileConfig, TissueConfig
 from ._files import read_json, real_path, write_json, write_text
 from .badges import Badge, role_badge
 from .config import ROLES
-from .runs import load_run, refuse_other_features
+from .runs import load_run, project_around, refuse_other_features
 
 if TYPE_CHECKING:
     from napari_mil.features import ExtractReport, Features
@@ -210,7 +210,7 @@ def bundle_of_run(run: Run | Path | str) -> Bundle:
     }
     encoder, weights = str(features["encoder"]), None
     source = provenance.get("encoder_source") or {}
-    base = loaded.folder.absolute().parent.parent if loaded.folder is not None else Path()
+    base = (project_around(loaded.folder) if loaded.folder is not None else None) or Path()
     if str(source.get("encoder", "")).lower().endswith(".pt2"):
         encoder = str(real_path(source["encoder"], base))
     if source.get("weights"):

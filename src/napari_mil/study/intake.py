@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_mil.errors import ProjectError
 
-from ._files import real_path, stored_path
+from ._files import absolute, real_path, stored_path
 from .config import SlideRow
 from .table import patient_of, read_table, slide_id_of
 
@@ -27,8 +27,8 @@ def collect(
         When nothing is there, or a table has the same slide twice.
     """
     if not isinstance(slides, str | Path):
-        return _rows([Path(os.path.abspath(Path(p).expanduser())) for p in slides], folder)
-    source = Path(os.path.abspath(Path(slides).expanduser()))
+        return _rows([absolute(p) for p in slides], folder)
+    source = absolute(slides)
     if source.is_dir():
         from napari_mil.slide import find_slides
 

@@ -6,7 +6,6 @@ lesions; the process alone writes features, runs, jobs and maps. Every file is r
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from napari_mil.errors import ProjectError
 
-from ._files import read_json, real_path
+from ._files import absolute, read_json, real_path
 from .config import SCHEMA_VERSION, ProjectConfig, Role
 from .findings import Finding, training_findings
 from .intake import collect
@@ -75,7 +74,7 @@ class Project(ProjectSlides):
         ProjectError
             When a project is there already, or the slides cannot be used.
         """
-        folder = Path(os.path.abspath(Path(folder).expanduser()))
+        folder = absolute(folder)
         if (folder / "project.json").exists():
             raise ProjectError(f"{folder}: holds a project already; open it, or choose another folder.")
         try:
@@ -85,11 +84,7 @@ class Project(ProjectSlides):
         project = cls(folder, config, [])
         if slides is not None:
             project._take(collect(slides, folder, mapping))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            project.save()
-        except OSError as error:
-            raise ProjectError(f"{folder}: cannot be written ({error.strerror}); choose another folder.") from error
+        project.save()
         return project
 
     @classmethod
@@ -101,7 +96,7 @@ class Project(ProjectSlides):
         ProjectError
             When there is none, it was written by a newer version, or a file of it is damaged.
         """
-        path = Path(os.path.abspath(Path(folder).expanduser()))
+        path = absolute(folder)
         path = path.parent if path.name == "project.json" else path
         if not (path / "project.json").is_file():
             raise ProjectError(f"{path}: holds no project.json; choose a project's folder, or make a new project.")

@@ -7,11 +7,12 @@ import json
 import platform
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mil.errors import ProjectError
+from napari_mil.errors import FeatureError, ProjectError
 
 from ._files import sha256
 from .config import ROLES
@@ -80,21 +81,31 @@ def feature_facts(path: Path) -> dict[str, Any] | None:
     """What a feature file says about itself, and a quick hash; None where there is no file."""
     if not path.is_file():
         return None
+    status = path.stat()
+    return dict(_feature_facts(path, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=4096)  # an experiment asks for each slide in each of its trainings
+def _feature_facts(path: Path, size: int, changed: int) -> dict[str, Any]:
     import h5py
 
-    with h5py.File(path, "r") as file:
-        attrs = {k: v.item() if hasattr(v, "item") else v for k, v in file.attrs.items()}
-        return {
-            "encoder": str(attrs.get("encoder", "")),
-            "encoder_revision": str(attrs.get("encoder_revision", "")),
-            "weights_sha256": str(attrs.get("weights_sha256", "")),
-            "transform": str(attrs.get("transform", "")),
-            "target_mpp": float(attrs.get("target_mpp", 0)),
-            "patch_px": int(file["coords"].attrs.get("patch_size", 0)),
-            "dim": int(file["features"].shape[1]),
-            "fingerprint": str(attrs.get("slide_fingerprint", "")) or None,
-            "hash": quick_hash(path),
-        }
+    try:
+        with h5py.File(path, "r") as file:
+            attrs = {k: v.item() if hasattr(v, "item") else v for k, v in file.attrs.items()}
+            patch_px, dim = int(file["coords"].attrs["patch_size"]), int(file["features"].shape[1])
+    except (OSError, KeyError, IndexError) as error:
+        raise FeatureError(f"{path}: is damaged ({error}); delete it and prepare the slide again.") from error
+    return {
+        "encoder": str(attrs.get("encoder", "")),
+        "encoder_revision": str(attrs.get("encoder_revision", "")),
+        "weights_sha256": str(attrs.get("weights_sha256", "")),
+        "transform": str(attrs.get("transform", "")),
+        "target_mpp": float(attrs.get("target_mpp", 0)),
+        "patch_px": patch_px,
+        "dim": dim,
+        "fingerprint": str(attrs.get("slide_fingerprint", "")) or None,
+        "hash": quick_hash(path),
+    }
 
 
 def quick_hash(path: Path, block: int = 2**20) -> str:

@@ -25,6 +25,11 @@ def load_run(run: Run | Path | str) -> Run:
     return Run.load(folder, which="last" if use == "last" else "best")
 
 
+def project_around(run: Path | str) -> Path | None:
+    """Folder of the project that a run lies in, wherever below it; None when it lies in none."""
+    return next((p for p in Path(run).absolute().parents if (p / "project.json").is_file()), None)
+
+
 def run_facts(folder: Path | str) -> dict[str, Any]:
     """The content of run.json."""
     path = Path(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from napari_mil.errors import ProjectError
 
-from ._files import real_path, stored_path, write_json
+from ._files import absolute, real_path, stored_path, write_json
 from .config import ProjectConfig, SlideRow, order_labels
 from .intake import collect, disambiguate, find_again
 from .splits import patients_in_two_roles, refuse_patients_in_two_roles
@@ -33,15 +32,24 @@ class ProjectSlides:
 
     def save(self) -> None:
         """Write project.json and slides.csv, each whole or not at all."""
-        with self._writing:
-            write_json(self.folder / "project.json", self.config.model_dump(mode="json"))
-            write_table(self.folder / "slides.csv", self.slides)
+        self._write(table=True)
 
     def save_view(self, view: Mapping[str, Any]) -> None:
         """Remember what the window shows (slide, camera, layers, page: JSON only) for reopening."""
         self.config.view = dict(view)
-        with self._writing:
-            write_json(self.folder / "project.json", self.config.model_dump(mode="json"))
+        self._write(table=False)
+
+    def _write(self, *, table: bool) -> None:
+        try:
+            with self._writing:
+                write_json(self.folder / "project.json", self.config.model_dump(mode="json"))
+                if table:
+                    write_table(self.folder / "slides.csv", self.slides)
+        except OSError as error:
+            raise ProjectError(
+                f"{self.folder}: the project cannot be saved ({error.strerror or error}); what was there before is "
+                "kept. Check the disk space and the rights of the folder."
+            ) from error
 
     # slides
 
@@ -158,11 +166,11 @@ class ProjectSlides:
         list of str
             The slides found; `missing_slides` tells what is left.
         """
-        before = None if old is None else Path(os.path.abspath(Path(old).expanduser()))
+        before = None if old is None else absolute(old)
         lost = {i: self.slide_path(i) for i in self.missing_slides()}
         if before is not None:
             lost = {i: p for i, p in lost.items() if p == before or before in p.parents}
-        found = find_again(lost, before, Path(os.path.abspath(Path(new_folder).expanduser())))
+        found = find_again(lost, before, absolute(new_folder))
         for slide_id, path in found.items():
             row = self._rows[slide_id]
             self._rows[slide_id] = row.model_copy(update={"path": stored_path(path, self.folder)})

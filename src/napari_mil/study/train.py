@@ -17,7 +17,7 @@ from .bags import ProjectBags
 from .config import ROLES, Role
 from .metrics import slide_metrics, youden
 from .provenance import project_provenance
-from .runs import load_run, run_facts
+from .runs import load_run, project_around, run_facts
 from .splits import Split, refuse_patients_in_two_roles
 
 if TYPE_CHECKING:
@@ -117,8 +117,10 @@ def retrain_from(
     from .project import Project
 
     facts = run_facts(run)
-    folder = Path(run).parent if Path(run).suffix == ".json" else Path(run)
-    owner = project if project is not None else Project.open(folder.absolute().parent.parent)
+    around = project_around(run)
+    if project is None and around is None:
+        raise ProjectError(f"{run}: lies in no project's folder; say which project it is to be done again on.")
+    owner = project if project is not None else Project.open(str(around))
     return (
         yield from train_project(
             owner,
