@@ -199,3 +199,50 @@ def test_a_locked_lesion_is_not_moved_nor_deleted(desk):
     assert layer.layer.data[0].min(axis=0) == pytest.approx((200, 200))
     assert any("locked" in text for text in said)
     assert layer.undo_label is None
+
+
+def test_vertices_of_a_lesion_with_a_hole(desk):
+    import shapely
+
+    _, layer, touch = desk
+    ring = shapely.box(200, 200, 1000, 1000).difference(shapely.box(400, 400, 700, 700))
+    layer.reset(LesionSet([Lesion(ring)]))
+    shapes = layer.layer
+
+    def world(x, y):
+        return ((y - 0.5) * 0.5, (x - 0.5) * 0.5)
+
+    layer.set_tool("select")
+    touch.settle()
+    touch.click(world(300, 300))
+    layer.set_tool("vertices")
+    touch.settle()
+    touch.drag([world(400, 400), world(460, 470)])  # a corner of the hole
+    touch.settle(60)
+    hole = layer.lesions[0].geometry.interiors[0]
+    assert shapely.Point(460, 470).distance(hole) < 8
+    assert layer.lesions[0].geometry.is_valid
+    assert layer.undo_label == "move"
+    corner = next(p for p in ring.exterior.coords if p == (200, 200))
+    touch.drag([world(*corner), world(150, 120)])  # a corner of the shell, wherever it stands in the run
+    touch.settle(60)
+    assert layer.lesions[0].geometry.bounds[:2] == pytest.approx((150, 120), abs=8)
+    assert len(layer.lesions[0].geometry.interiors) == 1
+    assert shapes.nshapes == 1
+    shapes.mode = "vertex_insert"
+    touch.settle()
+    before = len(layer.lesions[0].geometry.exterior.coords)
+    touch.click(world(600, 1005))
+    touch.settle(60)
+    assert len(layer.lesions[0].geometry.exterior.coords) == before + 1
+    assert layer.undo_label == "add a vertex"
+    shapes.mode = "vertex_remove"
+    touch.settle()
+    touch.click(world(600, 1005))
+    touch.settle(60)
+    assert len(layer.lesions[0].geometry.exterior.coords) == before
+    assert layer.undo_label == "remove a vertex"
+    for _ in range(4):
+        touch.key(Qt.Key.Key_Z, CONTROL)
+    assert layer.lesions[0].geometry.equals(ring)
+    assert layer.undo_label is None

@@ -53,7 +53,7 @@ def make_layer(name: str, mpp: Sequence[float] | None, metadata: dict[str, Any])
         opacity=1.0,
         blending="translucent_no_depth",
     )
-    layer.text = {"string": "{name}", "size": 10, "color": "black", "anchor": "upper_left", "visible": False}
+    layer.text = {"string": "{name}", "size": 10, "color": "dodgerblue", "anchor": "upper_left", "visible": False}
     place(layer, mpp)
     return layer
 

@@ -28,6 +28,9 @@ LABEL_NAMES = ("label", "macro")
 class SlideLayers:
     """The layers of one shown slide.
 
+    What the image layer's `data` give is for the eye: a tile that is not there yet is answered from a coarser level,
+    so that the window never waits. For exact pixels ask `slide.read` or `slide.pyramid()`.
+
     Parameters
     ----------
     viewer, slide, slide_id, name
