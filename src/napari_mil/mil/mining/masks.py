@@ -89,8 +89,8 @@ def mask_instances(
     Returns
     -------
     MaskedBag
-        At least one patch is kept: where everything would be masked, the highest-scored of the low and random masks
-        (without these: the lowest-scored) is given back. A bag of one patch is never masked.
+        At least one patch is kept: where everything would be masked, the highest-scored that is in the low or random
+        mask only (without these: the lowest-scored) is given back. A bag of one patch is never masked.
     """
     if scores.ndim not in (1, 2) or scores.shape[-1] == 0:
         raise MethodError(f"Scores of shape {tuple(scores.shape)}; expected (patches,) or (heads, patches).")
@@ -121,7 +121,7 @@ def mask_instances(
     for mask in (random, low, high):
         masked[mask] = True
     if bool(masked.all()):
-        given_back = _give_back(scores, random, low)
+        given_back = _give_back(scores, random, low, high)
         masked[given_back] = False
         random, low, high = (mask[mask != given_back] for mask in (random, low, high))
     return MaskedBag((~masked).nonzero()[:, 0], high.sort().values, low.sort().values, random.sort().values)
@@ -146,7 +146,9 @@ def extreme(scores: Tensor, k: int, fusion: str, largest: bool) -> Tensor:
     return by_mean[votes[by_mean].argsort(descending=True, stable=True)][:k]
 
 
-def _give_back(scores: Tensor, random: Tensor, low: Tensor) -> Tensor:
+def _give_back(scores: Tensor, random: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The highest-scored patch of the low and random masks that the high mask does not hide; else the lowest of all."""
     flat = scores if scores.ndim == 1 else scores.mean(dim=0)
-    easy = torch.cat([random, low])
-    return easy[flat[easy].argmax()] if len(easy) else flat.argmin()
+    others = torch.cat([random, low])
+    others = others[~torch.isin(others, high)]
+    return others[flat[others].argmax()] if len(others) else flat.argmin()

@@ -1,0 +1,73 @@
+"""Small bags, quick methods, and the golden vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_mil.mil import Bag, Method
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
+
+MakeBags = Callable[..., list[Bag]]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def load_golden(name: str) -> dict[str, np.ndarray]:
+    """Every array of a golden file."""
+    with np.load(GOLDEN / name) as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.fixture(scope="session")
+def rank_golden() -> dict[str, np.ndarray]:
+    return load_golden("rank.npz")
+
+
+def make_bags(count: int = 8, dim: int = 6, seed: int = 0, prefix: str = "s", size: int = 12, **fields) -> list[Bag]:
+    """Bags, every second positive: its first quarter of patches is lesion and lies apart."""
+    rng = np.random.default_rng(seed)
+    bags = []
+    for index in range(count):
+        n = size + index % 3
+        x = rng.normal(size=(n, dim)).astype(np.float32)
+        labels = np.zeros(n, dtype=np.int8)
+        if index % 2:
+            labels[: n // 4] = 1
+            x[: n // 4] += 1.5
+        bags.append(Bag(f"{prefix}{index}", x, None, index % 2, labels, **fields))
+    return bags
+
+
+@pytest.fixture
+def train() -> list[Bag]:
+    return make_bags(8, seed=1, prefix="train")
+
+
+@pytest.fixture
+def validation() -> list[Bag]:
+    return make_bags(4, seed=2, prefix="val")
+
+
+def quick(preset: str = "rank_induction", **settings: object) -> Method:
+    """A preset that trains in milliseconds."""
+    method = Method.preset(preset)
+    small = {"ab_mil_rank": {"aggregator.hidden": 4}, "ab_mil_mhim": {"aggregator.stem_dim": 8}}
+    base = {
+        "training.epochs": 4,
+        "training.learning_rate": 0.01,
+        "training.accumulate": 2,
+        **small.get(method.aggregator.name, {}),
+    }
+    return method.with_settings({**base, **{key.replace("__", "."): value for key, value in settings.items()}})
