@@ -150,6 +150,12 @@ def test_one_click_from_slide_to_map(painted_model: tuple[Path, Path], tmp_path:
     ]
 
 
+def test_a_slide_too_coarse_for_the_model_is_refused_at_once(painted_model: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="2 µm per pixel instead of 1"):
+        drain(apply_bundle(painted_model[0], painted_model[1] / "s0.png", tmp_path / "out", mpp=2.0))
+    assert not (tmp_path / "out" / "features").exists()
+
+
 def test_a_slide_without_scale_is_asked_for(painted_model: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(MilError, match="µm per pixel"):
         drain(apply_bundle(painted_model[0], painted_model[1] / "s0.png", tmp_path / "out"))

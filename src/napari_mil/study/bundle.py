@@ -11,7 +11,7 @@ import io
 import shutil
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,9 @@ from .config import ROLES
 from .runs import load_run, project_around, refuse_other_features
 
 if TYPE_CHECKING:
-    from napari_mil.features import ExtractReport, Features
-    from napari_mil.mil import Run
+    from napari_mil.features import Encoder, ExtractReport, Features
+    from napari_mil.mil import Aggregator, Run
+    from napari_mil.slide import Slide
 
 SCHEMA_VERSION = 1
 LICENCE = (
@@ -72,6 +73,27 @@ class Bundle:
     roles: ClassRoles
     licence: str
     seen: Mapping[str, list[str]]
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)  # encoder and network, once made
+
+    def encoder_on(self, device: str = "auto") -> Encoder:
+        """The encoder, made once for each device."""
+        from napari_mil.features import get_encoder
+
+        from .prepare import resolve_device
+
+        where = resolve_device(device, self.encoder)
+        if where not in self._kept:
+            self._kept[where] = get_encoder(self.encoder, weights=self.encoder_weights, device=where)
+        encoder: Encoder = self._kept[where]
+        return encoder
+
+    @property
+    def network(self) -> Aggregator:
+        """The network with its weights, built once."""
+        if "network" not in self._kept:
+            self._kept["network"] = self.run.build()
+        network: Aggregator = self._kept["network"]
+        return network
 
     @property
     def target_mpp(self) -> float:
@@ -257,59 +279,78 @@ def apply_bundle(
     MilError
         When the slide cannot be read, its scale is unknown, or the encoder is not the one the model was trained with.
     """
-    from napari_mil.features import ExtractReport, extract, get_encoder, read_features
-    from napari_mil.maps import attention_map, export_map
-    from napari_mil.mil import Bag, predict
-    from napari_mil.slide import open_slide, tile, tissue_mask
+    from napari_mil.slide import open_slide
 
-    from .predict import save_map_scores, scores_of
-    from .prepare import resolve_device
     from .table import slide_id_of
 
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     path, out = Path(slide_path), Path(out)
     slide_id = slide_id_of(path)
-    where = resolve_device(device, model.encoder)
+    with open_slide(path) as slide:
+        if slide.mpp is None and mpp is not None:
+            slide.set_mpp(mpp)
+        features = yield from _features(model, slide, out / "features" / f"{slide_id}.h5", device)
+        applied = _judge(model, slide, features, out / "maps", device)
+    _remember(out / "predictions.csv", applied)
+    return applied
+
+
+def _features(model: Bundle, slide: Slide, path: Path, device: str) -> Generator[ExtractReport, None, Features]:
+    """Tissue → grid → features; what the model cannot use is refused before it is computed."""
+    from napari_mil.features import ExtractReport, extract, read_features
+
+    from .prepare import find_patches
+
+    slide_id = path.stem
     yield ExtractReport(slide_id, 0, 0, 0.0, None, "Finding tissue.")
-    with open_slide(path, mpp=mpp) as slide:
-        mask = tissue_mask(slide, model.tissue)
-        grid = tile(slide, model.tile, mask)
-        encoder = get_encoder(model.encoder, weights=model.encoder_weights, device=where)
-        made = {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256, "dim": encoder.dim}
-        refuse_other_features(model.features, made, slide_id)
-        feature_path = yield from extract(
-            slide,
-            grid,
-            encoder,
-            out / "features" / f"{slide_id}.h5",
-            patch_px=model.patch_px,
-            target_mpp=model.target_mpp,
-            tissue={"tissue": mask.to_dict(), "tile": model.tile.model_dump(mode="json")},
-        )
-        features = read_features(feature_path, dtype=None)
-        model.check_features(features)
-        bag = Bag(slide_id, features.features, features.grid)
-        prediction = predict(model.run, bag, device=device)
-        scores = scores_of(prediction, bag, model.run, model.badge(slide.fingerprint), slide.fingerprint)
-        saved = save_map_scores(out / "maps" / f"{slide_id}.npz", replace(scores, run=model.name))
-        picture = export_map(
-            out / "maps" / f"{slide_id}.png",
-            attention_map(features.grid, prediction.scores, normalisation="percentile"),
-            badge=scores.badge,
-            title=f"{slide_id} · {model.name}",
-            thumbnail=np.asarray(slide.thumbnail(1500)),
-            slide_dimensions=slide.dimensions,
-        )
-    applied = Applied(
+    mask, grid, note = find_patches(slide, model.tissue, model.tile)
+    if note:
+        yield ExtractReport(slide_id, 0, len(grid), 0.0, None, note)
+    encoder = model.encoder_on(device)
+    made = {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256, "dim": encoder.dim}
+    scale = float(np.sqrt(grid.patch_um[0] * grid.patch_um[1])) / model.patch_px
+    refuse_other_features(model.features, made | {"target_mpp": round(scale, 4)}, slide_id)
+    yield from extract(
+        slide,
+        grid,
+        encoder,
+        path,
+        patch_px=model.patch_px,
+        target_mpp=model.target_mpp,
+        tissue={"tissue": mask.to_dict(), "tile": model.tile.model_dump(mode="json")},
+    )
+    features = read_features(path, dtype=None)
+    model.check_features(features)
+    return features
+
+
+def _judge(model: Bundle, slide: Slide, features: Features, folder: Path, device: str) -> Applied:
+    """Prediction and map of a slide's features."""
+    from napari_mil.maps import attention_map, export_map
+    from napari_mil.mil import Bag, predict
+
+    from .predict import save_map_scores, scores_of
+
+    slide_id = features.slide_id
+    bag = Bag(slide_id, features.features, features.grid)
+    prediction = predict(model.run, bag, device=device, model=model.network)
+    scores = scores_of(prediction, bag, model.run, model.badge(slide.fingerprint), slide.fingerprint)
+    picture = export_map(
+        folder / f"{slide_id}.png",
+        attention_map(features.grid, prediction.scores, normalisation="percentile"),
+        badge=scores.badge,
+        title=f"{slide_id} · {model.name}",
+        thumbnail=np.asarray(slide.thumbnail(1500)),
+        slide_dimensions=slide.dimensions,
+    )
+    return Applied(
         slide_id=slide_id,
         predicted=scores.predicted,
         probabilities={name: float(p) for name, p in zip(model.classes, scores.probabilities, strict=True)},
         badge=scores.badge,
-        scores=str(saved),
+        scores=str(save_map_scores(folder / f"{slide_id}.npz", replace(scores, run=model.name))),
         picture=str(picture),
     )
-    _remember(out / "predictions.csv", applied)
-    return applied
 
 
 def _remember(path: Path, applied: Applied) -> None:

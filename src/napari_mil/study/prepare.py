@@ -23,7 +23,7 @@ from .bags import labels_of, tissue_path
 if TYPE_CHECKING:
     from napari_mil.features import Encoder, ExtractReport
     from napari_mil.lesion import LesionSet
-    from napari_mil.slide import Slide, TissueMask
+    from napari_mil.slide import Slide, TileConfig, TissueConfig, TissueMask
 
     from .config import ProjectConfig
     from .project import Project
@@ -111,18 +111,26 @@ def patches_of(
     gathered in the note.
     """
     from napari_mil.lesion import Role
-    from napari_mil.slide import SlideWarning, tile, tissue_mask
 
     config = config or project.config
     lesions = project.lesions(slide_id) if lesions is None else lesions
     ignored = lesions.region(Role.IGNORE, config.classes)
+    mask, grid, note = find_patches(slide, config.tissue, config.tile, None if ignored.is_empty else ignored)
+    return Patches(mask, grid, labels_of(project, slide_id, grid, lesions, config.classes), note)
+
+
+def find_patches(
+    slide: Slide, tissue: TissueConfig, tiles: TileConfig, ignore: Any = None
+) -> tuple[TissueMask, PatchGrid, str]:
+    """Tissue and grid of a slide, and its warnings and problems as a note."""
+    from napari_mil.slide import SlideWarning, tile, tissue_mask
+
     with _warnings_are_global, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        mask = tissue_mask(slide, config.tissue)
-        grid = tile(slide, config.tile, mask, ignore=None if ignored.is_empty else ignored)
+        mask = tissue_mask(slide, tissue)
+        grid = tile(slide, tiles, mask, ignore=ignore)
     notes = [str(w.message) for w in caught if issubclass(w.category, SlideWarning)] + list(slide.problems)
-    labels = labels_of(project, slide_id, grid, lesions, config.classes)
-    return Patches(mask, grid, labels, " ".join(dict.fromkeys(notes)))
+    return mask, grid, " ".join(dict.fromkeys(notes))
 
 
 # the window shows what preparing will do

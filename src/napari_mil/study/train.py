@@ -67,9 +67,7 @@ def train_project(
         split = split or recorded_split(run_facts(out))
         _refuse_changes(project, Path(out))
     if split is None:
-        obstacles = [finding for finding in project.check_trainable() if finding.blocking]
-        if obstacles:
-            raise TrainingError(" ".join(obstacles))
+        _refuse_obstacles(project)
     roles = split_of(project, split)
     chosen = method_for(project, method)
     provenance = project_provenance(project, [i for ids in roles.values() for i in ids])
@@ -162,6 +160,12 @@ def changes_since(project: Project, run: Path | str, roles: Sequence[Role] = ROL
             if before[slide_id].get(key) != now[slide_id].get(key):
                 found.append(f"{slide_id}: {what}.")
     return found
+
+
+def _refuse_obstacles(project: Project) -> None:
+    obstacles = [finding for finding in project.check_trainable() if finding.blocking]
+    if obstacles:
+        raise TrainingError(" ".join(obstacles))
 
 
 def _refuse_changes(project: Project, run: Path) -> None:
