@@ -221,9 +221,17 @@ class _Trainer:
         folder = self.run.folder
         if folder is None:
             return
-        facts = {"done": self.done, "bags_seen": self.learner.bags_seen, **self.run.to_dict()}
+        facts = {
+            "done": self.done,
+            "bags_seen": self.learner.bags_seen,
+            "slides": self._slides(),
+            **self.run.to_dict(),
+        }
         write_tensors(folder / LAST, self._tensors(), {"training": json.dumps(facts)})
         self.run.save_facts()
+
+    def _slides(self) -> list[list[str]]:
+        return [[bag.slide_id for bag in bags] for bags in (self.train, self.validation)]
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"{MODEL}{key}": value for key, value in self.learner.model.state_dict().items()}
@@ -295,6 +303,12 @@ class _Trainer:
                 raise TrainingError(
                     f"The run in {folder} has {name} {facts[name]}, not {mine}; it cannot be resumed so."
                 )
+
+        if facts["slides"] != self._slides():
+            raise TrainingError(
+                f"The run in {folder} was started with other training or validation slides, or in another order; "
+                "give the slides their roles of then, or train anew in another folder."
+            )
 
     def result(self) -> Run:
         """The run with its best weights."""

@@ -162,9 +162,10 @@ class Method(Config):
         fields = _fields_of(part, data[part])
         if setting not in fields:
             kind = data[part].get(_KIND_KEYS.get(part, ""), "")
+            known = [f"{part}.{name}" for name in fields]
             raise MethodError(
-                f"There is no setting {key!r}{f' with {part} {kind}' if kind else ''}{_close(setting, fields)}. "
-                f"Settings: {', '.join(f'{part}.{name}' for name in fields)}."
+                f"There is no setting {key!r}{f' with {part} {kind}' if kind else ''}{_close(key, known)}. "
+                f"Settings: {', '.join(known)}."
             )
         data[part][setting] = _read(value, fields[setting])
 
@@ -278,11 +279,19 @@ def _one_of(names: typing.Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+def _key(location: tuple[int | str, ...]) -> str:
+    """Where pydantic found something, as a dotted key: without the kinds and types it tried on the way."""
+    part, *steps = [str(step) for step in location] or ["method"]
+    if part in _KIND_KEYS and len(steps) > 1:
+        steps = steps[1:]
+    return ".".join([part, *steps[:1]])
+
+
 def _sentence(error: ValidationError) -> str:
     """Pydantic's findings as one line per setting."""
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        key = ".".join(str(step) for step in item["loc"] if not str(step).startswith("function-")) or "method"
+        key = _key(item["loc"])
         if item["type"] == "extra_forbidden":
             lines.append(f"There is no setting {key!r}.")
         elif item["type"] == "missing":

@@ -47,14 +47,14 @@ def predict(run: Run, bag: Bag, *, device: str = "cpu", model: Aggregator | None
         x = bag.tensor(where, next(network.parameters()).dtype)  # (N, D)
         output = network(x)
         p = probabilities(output.logits)  # (n_classes,)
-        column = int(p.argmax())
+        column = 1 if run.n_classes == 2 else int(p.argmax())
         attention = _of_class(output.attention, column)
         scores = _of_class(output.scores, column)
         each = network.instance_logits(x)  # (N, C) or None
         contribution = None if each is None else attention * _towards(each, column)
         by_itself = None
         if each is not None and network.has_instance_classifier:
-            by_itself = probabilities(each)[:, 1 if run.n_classes == 2 else column]
+            by_itself = probabilities(each)[:, column]
         elif isinstance(run.method.supervision, InstanceSupervision):
             by_itself = torch.sigmoid(scores)
         return Prediction(
