@@ -1,7 +1,8 @@
 """How long the window leaves an event waiting while a person jumps, pans and zooms on a slow slide.
 
 Every read of the slide is delayed (20 ms by default, as on a network share). A timer beats every few ms in the
-window's thread; the gaps between beats are how long an event can wait. Prints p50, p95 and the longest gap per phase.
+window's thread; the gaps between beats are how long an event can wait. Prints p50, p95 and the longest gap per
+phase; "napari alone" pans over a picture in memory, which is what the machine and its OpenGL cost without a slide.
 
     python benchmarks/window_latency.py [--slide FILE] [--delay-ms 20] [--load 2] [--seconds 4] [--json] [--check]
 
@@ -59,12 +60,13 @@ class Made:
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
-        self._texture = rng.integers(120, 250, (2048, 2048, 3), dtype=np.uint8)
+        self._texture = np.tile(rng.integers(120, 250, (1024, 1024, 3), dtype=np.uint8), (3, 3, 1))
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        rows = np.arange(y, y + height) % 2048
-        columns = np.arange(x, x + width) % 2048
-        return self._texture[rows].take(columns, axis=1)
+        top, left = y % 1024, x % 1024
+        if max(top + height, left + width) <= 3072:
+            return self._texture[top : top + height, left : left + width].copy()
+        return self._texture[np.arange(y, y + height) % 1024].take(np.arange(x, x + width) % 1024, axis=1)
 
     def read_associated(self, name: str) -> npt.NDArray[np.uint8]:
         raise KeyError(name)
@@ -159,6 +161,23 @@ def load(processes: int, nice: int) -> Iterator[None]:
             worker.terminate()
 
 
+def floor(viewer: Any, beats: Beats, seconds: float) -> dict[str, float]:
+    """The same pan over a picture that lies in memory: what napari and OpenGL cost on this machine by themselves."""
+    picture = np.random.default_rng(0).integers(120, 250, (1600, 2400, 3), dtype=np.uint8)
+    layer = viewer.add_image(picture, rgb=True)
+    viewer.scene.camera.zoom = 1.0
+    wait(1.0)
+    beats.take()
+
+    def glide(i: int) -> None:
+        viewer.scene.camera.center = (0.0, 800 + 200 * np.sin(i / 20), 1200 + 200 * np.cos(i / 20))
+
+    every_frame(seconds, glide)
+    figures = beats.take()
+    viewer.layers.remove(layer)
+    return figures
+
+
 def phases(viewer: Any, shown: Any, beats: Beats, seconds: float) -> dict[str, dict[str, float]]:
     """Jump to full resolution, pan by mouse, and zoom with the wheel; figures of each."""
     from qtpy.QtCore import QPoint, Qt
@@ -243,6 +262,8 @@ def main() -> int:
         slide = Slide(plain.path, Delayed(plain.source, options.delay_ms / 1000), plain.mpp)
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*CANVAS)
+    beats = Beats()
+    alone = floor(viewer, beats, options.seconds)
     started = time.perf_counter()
     shown = show_slide(viewer, slide)
     opened = time.perf_counter() - started
@@ -251,7 +272,7 @@ def main() -> int:
         viewer.layers.selection.active = lesions.layer
     wait(0.5)
     with load(options.load, options.nice):
-        found = phases(viewer, shown, Beats(), options.seconds)
+        found = {"napari alone": alone, **phases(viewer, shown, beats, options.seconds)}
     result = {
         "canvas": list(viewer.canvas.size[::-1]),
         "delay_ms": options.delay_ms,
