@@ -1,4 +1,6 @@
-"""Make the synthetic sample cohort: python sample_data/make_sample.py FOLDER [--slides 24] [--seed 0] [--size 4096 3072].
+"""Make the synthetic sample cohort.
+
+    python sample_data/make_sample.py FOLDER [--slides 24] [--seed 0] [--size 4096 3072]
 
 File › Open Sample › MIL in napari makes the same one in the user's cache.
 """
