@@ -265,7 +265,7 @@ def _label(p: Player, table_file: Path) -> None:
         first = p.session.stage.slide_id
         QTest.keyClick(page.table, Qt.Key.Key_PageDown)
         p.until("the next slide is shown", lambda: p.session.stage.slide_id not in (None, first))
-        p.until("the slide's patches are counted", lambda: p.session.stage.grid is not None)
+        p.until("the slide's patches are counted", lambda: p.session.stage.patches.grid is not None)
 
 
 def _prepare(p: Player, figures: dict[str, Any]) -> None:
@@ -282,7 +282,7 @@ def _prepare(p: Player, figures: dict[str, Any]) -> None:
         p.click(page.prepare_all)
         p.until("the job runs", lambda: p.session.desk.running is not None, 30)
         ids = p.session.project.slide_ids
-        p.until("all slides have features", lambda: all(map(p.session.has_features, ids)), 600)
+        p.until("all slides have features", lambda: all(map(lambda i: i in p.session.preparation.ready, ids)), 600)
         p.until("the job is done", lambda: p.session.desk.running is None, 30)
         figures["prepare_seconds"] = round(time.monotonic() - start, 1)
 
@@ -298,7 +298,7 @@ def _outline(p: Player, annotations: Path) -> None:
     p.session.stage.show(positive)
     p.until("a training slide with tumour is shown", lambda: p.session.stage.slide_id == positive)
     page = p.page("Lesions")
-    layer = p.session.stage.lesion_layer
+    layer = p.session.stage.outlines.layer
     with p.step("outline", "Two lesions outlined with the mouse, one taken back with Ctrl+Z"):
         p.session.stage.fit()
         p.wait(0.5)
@@ -316,7 +316,7 @@ def _outline(p: Player, annotations: Path) -> None:
     with p.step("import", "The other outlines imported from a folder of GeoJSON and ASAP files"), p.choose(annotations):
         p.click(page.folder_button)
         p.until("outlines are there", lambda: len(layer.lesions) > 0)
-        p.until("patches are counted", lambda: (p.session.stage.patch_counts or (0,))[0] > 0)
+        p.until("patches are counted", lambda: (p.session.stage.patches.counts or (0,))[0] > 0)
         report = next((w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible()), None)
         assert report is not None, "the report of the import is not shown"
         report.close()
@@ -370,23 +370,23 @@ def _look(p: Player, figures: dict[str, Any]) -> None:
         start = time.monotonic()
         p.until("a map can be made", lambda: page.show_map.isEnabled(), 30)
         p.click(page.show_map)
-        p.until("the map is shown", lambda: p.session.models.shown is not None, 60)
+        p.until("the map is shown", lambda: p.session.maps.shown is not None, 60)
         figures["map_seconds"] = round(time.monotonic() - start, 2)
-        p.until("the score is held against the outlines", lambda: p.session.models.agreement_text, 20)
-        assert p.session.models.badge == "TEST"
+        p.until("the score is held against the outlines", lambda: p.session.maps.agreement_text, 20)
+        assert p.session.maps.badge == "TEST"
         p.wait(0.5)
-    figures["agreement"] = p.session.models.agreement_text
+    figures["agreement"] = p.session.maps.agreement_text
     with p.step("hover", "The score of the patch under the mouse; C hides the map and shows it again"):
-        shown = p.session.models.shown
+        shown = p.session.maps.shown
         best = int(shown.scores.argmax())
         at = p.on_canvas(*shown.grid.centers[best])
         p.mouse(QEvent.Type.MouseMove, at + QPoint(3, 3))
         p.mouse(QEvent.Type.MouseMove, at)
         p.until("the patch is named", lambda: "rank 1 of" in page.hover.text(), 10)
         p.key(Qt.Key.Key_C)
-        p.until("the map is hidden", lambda: not p.session.models.layer.visible, 5)
+        p.until("the map is hidden", lambda: not p.session.maps.layer.visible, 5)
         p.key(Qt.Key.Key_C)
-        p.until("the map is back", lambda: p.session.models.layer.visible, 5)
+        p.until("the map is back", lambda: p.session.maps.layer.visible, 5)
 
 
 def _reopen(p: Player, folder: Path) -> None:
@@ -396,7 +396,7 @@ def _reopen(p: Player, folder: Path) -> None:
     with p.step("reopen", "Closed and opened again: project, slide, place, outlines, run and map are back"):
         p.open_window(folder)
         p.until("the slide is back", lambda: p.session.stage.slide_id == before[0], 30)
-        p.until("the map is back", lambda: p.session.models.shown is not None, 30)
+        p.until("the map is back", lambda: p.session.maps.shown is not None, 30)
         assert p.session.models.run == before[1]
         assert p.dock.page.title == before[3]
         assert all(abs(a - b) < 1e-6 for a, b in zip(p.viewer.scene.camera.center, before[2], strict=True))

@@ -22,9 +22,9 @@ def page(opened: MilDock, until: Until) -> Any:
     """The Lesions page with a tumour slide on stage."""
     slide_id = next(r.slide_id for r in opened.session.project.slides if r.label == "tumor")
     opened.session.stage.show(slide_id)
-    until(lambda: opened.session.stage.lesion_layer is not None)
+    until(lambda: opened.session.stage.outlines.layer is not None)
     opened.show_page("Lesions")
-    until(lambda: opened.session.stage.patch_counts is not None)
+    until(lambda: opened.session.stage.patches.counts is not None)
     return opened.page
 
 
@@ -49,55 +49,55 @@ def test_without_a_slide_every_tool_is_off_and_says_why(opened: MilDock) -> None
 )
 def test_a_tool_is_taken_up_by_a_click(page: Any, tool: str, mode: str) -> None:
     QTest.mouseClick(page.buttons[tool], LEFT)
-    assert page.session.stage.lesion_layer.layer.mode == mode
+    assert page.session.stage.outlines.layer.layer.mode == mode
     assert page.buttons[tool].isChecked()
 
 
 def test_an_outline_is_counted_saved_and_taken_back(page: Any, until: Until) -> None:
     stage = page.session.stage
-    before = len(stage.lesion_layer.lesions)
-    lesion_patches = stage.patch_counts[0]
+    before = len(stage.outlines.layer.lesions)
+    lesion_patches = stage.patches.counts[0]
     assert page.undo.reason == "Nothing to undo."
-    stage.lesion_layer.add([Lesion(box(0, 0, 2048, 1536), label="Tumor")])
-    until(lambda: stage.patch_counts is not None and stage.patch_counts[0] > lesion_patches)
+    stage.outlines.layer.add([Lesion(box(0, 0, 2048, 1536), label="Tumor")])
+    until(lambda: stage.patches.counts is not None and stage.patches.counts[0] > lesion_patches)
     assert f"{before + 1} outlines" in page.counts.text()
     assert "pairs to rank" in page.counts.text()
     folder = page.session.project.folder
     until(lambda: len(Project.open(folder).lesions(stage.slide_id)) == before + 1, 6)
     assert page.saved.text() == "All outlines are saved."
     QTest.mouseClick(page.undo, LEFT)
-    assert len(stage.lesion_layer.lesions) == before
+    assert len(stage.outlines.layer.lesions) == before
     QTest.mouseClick(page.redo, LEFT)
-    assert len(stage.lesion_layer.lesions) == before + 1
-    until(lambda: not stage.autosave.dirty, 6)
+    assert len(stage.outlines.layer.lesions) == before + 1
+    until(lambda: not stage.outlines.autosave.dirty, 6)
 
 
 def test_a_class_is_chosen_by_a_click(page: Any) -> None:
     item = page.classes.item(2)
     QTest.mouseClick(page.classes.viewport(), LEFT, pos=page.classes.visualItemRect(item).center())
-    assert page.session.stage.lesion_layer.current_class == list(page.session.class_colours)[2]
+    assert page.session.stage.outlines.layer.current_class == list(page.session.class_colours)[2]
 
 
 def test_unanswered_counts_as_partial(page: Any, until: Until) -> None:
     stage = page.session.stage
     QTest.mouseClick(page.partial, LEFT, pos=QPoint(8, page.partial.height() // 2))
-    until(lambda: stage.patch_counts is not None and stage.patch_counts[1] == 0 and stage.patch_counts[2] > 0)
+    until(lambda: stage.patches.counts is not None and stage.patches.counts[1] == 0 and stage.patches.counts[2] > 0)
     QTest.mouseClick(page.complete, LEFT, pos=QPoint(8, page.complete.height() // 2))
-    until(lambda: stage.patch_counts is not None and stage.patch_counts[1] > 0 and stage.patch_counts[2] == 0)
+    until(lambda: stage.patches.counts is not None and stage.patches.counts[1] > 0 and stage.patches.counts[2] == 0)
 
 
 def test_files_in_and_out(page: Any, cohort: Path, tmp_path: Path, until: Until) -> None:
     stage = page.session.stage
-    before = len(stage.lesion_layer.lesions)
+    before = len(stage.outlines.layer.lesions)
     out = tmp_path / "out.geojson"
-    stage.export_lesions(out)
+    stage.outlines.export(out)
     assert len(read_lesions(out)) == before
-    stage.import_lesions(out)
+    stage.outlines.import_file(out)
     until(
         lambda: f"0 outlines imported from out.geojson. {before} were there already." in page.window().sentence.text()
     )
-    assert len(stage.lesion_layer.lesions) == before
-    stage.import_lesions(tmp_path / "nowhere.geojson")
+    assert len(stage.outlines.layer.lesions) == before
+    stage.outlines.import_file(tmp_path / "nowhere.geojson")
     until(lambda: "nowhere.geojson" in page.window().sentence.text())
 
 
@@ -105,11 +105,11 @@ def test_a_folder_of_outlines_is_matched_by_name_and_reported(page: Any, cohort:
     session = page.session
     for slide_id in session.project.slide_ids:
         session.project.save_lesions(slide_id, LesionSet())
-    session.stage.lesion_layer.set_lesions(LesionSet(), "clear")
+    session.stage.outlines.layer.set_lesions(LesionSet(), "clear")
     reports: list[list[str]] = []
-    session.stage.import_lesion_folder(cohort / "annotations", then=reports.append)
+    session.stage.outlines.import_folder(cohort / "annotations", then=reports.append)
     until(lambda: reports)
-    assert len(session.stage.lesion_layer.lesions) > 0
+    assert len(session.stage.outlines.layer.lesions) > 0
     expected = {p.stem for p in (cohort / "annotations").iterdir()}
     with_outlines = {s for s in session.project.slide_ids if len(session.project.lesions(s))}
     assert with_outlines == expected
@@ -117,13 +117,13 @@ def test_a_folder_of_outlines_is_matched_by_name_and_reported(page: Any, cohort:
 
 def test_switching_slides_keeps_outlines_and_undo(page: Any, until: Until) -> None:
     stage = page.session.stage
-    first, count = stage.slide_id, len(stage.lesion_layer.lesions)
-    stage.lesion_layer.add([Lesion(box(10, 10, 400, 400))])
+    first, count = stage.slide_id, len(stage.outlines.layer.lesions)
+    stage.outlines.layer.add([Lesion(box(10, 10, 400, 400))])
     page.session.step_slide(1)
     until(lambda: stage.slide_id != first)
     assert len(page.session.project.lesions(first)) == count + 1  # saved on leaving
     stage.show(first)
     until(lambda: stage.slide_id == first)
-    assert len(stage.lesion_layer.lesions) == count + 1
-    stage.undo()
-    assert len(stage.lesion_layer.lesions) == count
+    assert len(stage.outlines.layer.lesions) == count + 1
+    stage.outlines.undo()
+    assert len(stage.outlines.layer.lesions) == count

@@ -55,7 +55,7 @@ def test_digits_label_the_selected_slides(opened: MilDock, project_folder: Path)
     page.table.selectRow(0)
     QTest.keyClick(page.table, Qt.Key.Key_0)
     assert page.model.index(0, LABEL).data() == ""
-    assert page.split_button.reason == "1 slides have no label yet: label them first."
+    assert page.split_button.reason == "1 slide has no label yet: label it first."
     QTest.keyClick(page.table, Qt.Key.Key_2)
     assert page.model.index(0, LABEL).data() == "tumor"
     QTest.keyClick(page.table, Qt.Key.Key_9)
@@ -117,8 +117,8 @@ def test_a_table_is_read_with_its_columns_by_eye(
 def test_an_unknown_scale_is_asked_for_and_recorded(
     dock: MilDock, tmp_path: Path, until: Until, project_folder: Path
 ) -> None:
-    from PIL import Image
     import numpy as np
+    from PIL import Image
 
     slides = tmp_path / "plain"
     slides.mkdir()

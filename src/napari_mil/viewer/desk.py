@@ -22,16 +22,19 @@ class JobDesk:
     Signals
     -------
     changed(JobStatus)
-        Progress of the running job.
-    report(dict)
-        One report of the job that runs (an epoch, say); none is left out.
-    finished(JobStatus)
+        Progress of the running job, up to twenty times a second.
+    busy_changed()
+        A job was handed in, or another one or none runs now.
+    report(Job, dict)
+        One report of a job (an epoch, say); none is left out.
+    finished(Job, JobStatus)
         A job is done, cancelled or failed.
     """
 
     changed = Signal(object)
-    report = Signal(object)
-    finished = Signal(object)
+    busy_changed = Signal()
+    report = Signal(object, object)
+    finished = Signal(object, object)
 
     def __init__(self, background: Background) -> None:
         self._background = background
@@ -39,7 +42,6 @@ class JobDesk:
         self._jobs: list[Job] = []
         self._then: dict[str, Finished] = {}
         self._reported: dict[str, int] = {}  # reports of each job that were handed on
-        self.status: JobStatus | None = None
 
     @property
     def runner(self) -> JobRunner:
@@ -56,9 +58,19 @@ class JobDesk:
         return self._jobs[0] if self._jobs else None
 
     @property
+    def status(self) -> JobStatus | None:
+        """How far the running job is."""
+        return self._jobs[0].status if self._jobs else None
+
+    @property
     def waiting(self) -> int:
         """How many jobs wait behind it."""
         return max(0, len(self._jobs) - 1)
+
+    def runs_for(self, folder: Path | None, kind: str) -> bool:
+        """Whether the running job is of this kind, and for the project in this folder."""
+        running = self.running
+        return running is not None and running.spec.kind == kind and is_for(running, folder)
 
     def submit(self, spec: Any, then: Finished | None = None) -> Job:
         """Hand in a job; `then(status)` is called in the window's thread once it is done."""
@@ -73,24 +85,26 @@ class JobDesk:
         if then is not None:
             self._then[job.id] = then
         self._background.follow(job.events, lambda status: self._arrived(job, status))
+        self.busy_changed.emit()
         return job
 
     def _arrived(self, job: Job, status: JobStatus) -> None:
-        for report in job.reports[self._reported.get(job.id, 0) :]:
-            self._reported[job.id] = self._reported.get(job.id, 0) + 1
-            self.report.emit(report)
-        if job is self.running or status.finished:
-            self.status = status
+        reports = job.reports
+        for report in reports[self._reported.get(job.id, 0) :]:
+            self.report.emit(job, report)
+        self._reported[job.id] = len(reports)
         if not status.finished:
             if job is self.running:
                 self.changed.emit(status)
             return
         self._jobs = [j for j in self._jobs if j is not job]
+        del self._reported[job.id]
         then = self._then.pop(job.id, None)
         self.changed.emit(status)
         if then is not None:
             then(status)
-        self.finished.emit(status)
+        self.finished.emit(job, status)
+        self.busy_changed.emit()
 
     def cancel(self, keep: str = "best") -> None:
         """Stop the running job; `keep` is what stays of a training run: best, last or discard."""
@@ -112,3 +126,9 @@ class JobDesk:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
+
+
+def is_for(job: Job, folder: Path | None) -> bool:
+    """Whether a job works for the project in this folder."""
+    project = getattr(job.spec, "project", None)
+    return folder is not None and project is not None and Path(project) == folder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,29 +10,24 @@ from psygnal import Signal
 
 from napari_mil.errors import MilError
 
+from . import recent
 from .background import Background, sentence_of
-from .desk import Finished, JobDesk
+from .desk import JobDesk, is_for
 from .models import Models
+from .obstacles import Obstacles
+from .preparation import Preparation
 from .settings import apply_cache_limit, read_settings
+from .slide_map import SlideMap
 from .stage import Stage
 from .thumbnails import slide_thumbnail
+from .words import count
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.components import ViewerModel
 
-    from napari_mil.jobs import JobStatus
+    from napari_mil.jobs import Job, JobStatus, UnfinishedJob
     from napari_mil.study import Project, SlideRow
-    from napari_mil.study.prepare import ProjectEstimate
-
-RECENT_AT_MOST = 10
-
-
-def recent_file() -> Path:
-    """Where the list of recent projects is kept."""
-    from napari_mil.features.weights import cache_folder
-
-    return cache_folder() / "recent.json"
 
 
 class Session:
@@ -45,8 +38,14 @@ class Session:
     project : Project or None
     stage : Stage
         The slide that is shown, with its outlines and previews.
+    preparation : Preparation
+        From slides to features.
     models : Models
-        Runs, their curves and their maps.
+        Runs and their curves.
+    maps : SlideMap
+        Where a model looks on the slide on stage.
+    obstacles : Obstacles
+        What stands between the project and a training.
     desk : JobDesk
         What runs in the background.
 
@@ -72,14 +71,13 @@ class Session:
         self.background = Background()
         self.desk = JobDesk(self.background)
         self.stage = Stage(self)
+        self.preparation = Preparation(self)
         self.models = Models(self)
+        self.maps = SlideMap(self)
+        self.obstacles = Obstacles(self)
+        self.order: Callable[[], list[str]] = list  # of the slides as the person sees them; empty: the project's
         self._closed = False
-        self._ready: set[str] = set()
-        self._failures: dict[str, str] = {}
-        self._unfinished: list[Any] = []
-        self._encoders: list[Any] | None = None
-        self._estimate: ProjectEstimate | None = None
-        self._estimated: tuple[Project, str] | None = None  # what it was asked for last
+        self._unfinished: list[UnfinishedJob] = []
         self.desk.finished.connect(self._job_finished)
         self.desk.report.connect(self._job_report)
 
@@ -94,20 +92,6 @@ class Session:
         self.say(sentence_of(error), "error")
 
     # projects
-
-    def recent_projects(self) -> list[Path]:
-        """Folders of the projects opened last, the newest first; those that are gone are left out."""
-        try:
-            folders = [Path(p) for p in json.loads(recent_file().read_text(encoding="utf-8"))]
-        except (OSError, ValueError):
-            return []
-        return [p for p in folders if (p / "project.json").exists()]
-
-    def _remember(self, folder: Path) -> None:
-        folders = [str(folder), *(str(p) for p in self.recent_projects() if p != folder)][:RECENT_AT_MOST]
-        with contextlib.suppress(OSError):  # a list of recents is a comfort, not a need
-            recent_file().parent.mkdir(parents=True, exist_ok=True)
-            recent_file().write_text(json.dumps(folders), encoding="utf-8")
 
     def open_or_create(self, path: Path) -> None:
         """Open a project folder; make a project of a folder of slides or a table."""
@@ -142,7 +126,7 @@ class Session:
 
         def made(project: Project) -> None:
             self._take(project)
-            self.say(f"New project with {len(project.slides)} slides in {target}.")
+            self.say(f"New project with {count(len(project), 'slide')} in {target}.")
 
         self.background.run(lambda: Project.create(target, source, mapping=mapping), made, self.failed)
 
@@ -160,13 +144,26 @@ class Session:
     def _take(self, project: Project) -> None:
         self.close_project()
         self.project = project
-        self._remember(project.folder)
-        self._look_at_slides()
+        recent.remember(project.folder)
+        self.preparation.look()
         self.models.reload()
         self._unfinished = self.desk.unfinished(project.folder)
+        self.obstacles.forget()
         self.project_changed.emit()
         self.slides_changed.emit(None)
         self._restore()
+
+    def rename_project(self, name: str) -> None:
+        """Give the project another name; its folder keeps its own."""
+        name = name.strip()
+        if self.project is None or not name or name == self.project.config.name:
+            return
+        try:
+            self.project.config.name = name
+            self.project.save()
+        except (MilError, OSError) as error:
+            self.failed(error)
+        self.project_changed.emit()
 
     def close_project(self) -> None:
         """Save everything and show nothing."""
@@ -175,8 +172,10 @@ class Session:
         self.save_view()
         self.stage.clear()
         self.project = None
+        self._unfinished = []
+        self.preparation.look()
         self.models.reload()
-        self._ready, self._failures, self._unfinished = set(), {}, []
+        self.obstacles.forget()
         self.project_changed.emit()
 
     def close(self) -> None:
@@ -185,8 +184,9 @@ class Session:
             return
         self._closed = True
         self.close_project()
+        self.obstacles.close()
         self.stage.close()
-        self.models.close()
+        self.maps.close()
         self.desk.close()
         self.background.close()
 
@@ -197,9 +197,9 @@ class Session:
         if self.project is None:
             return
         view = dict(self.project.config.view)
-        view.update(self.stage.state(), **self.models.state())
-        if self.desk.running is not None:
-            view["job_was_running"] = True
+        run = self.models.run
+        view.update(self.stage.state(), map=self.maps.state(), run=run.name if run is not None else None)
+        view["job_was_running"] = self.desk.running is not None and is_for(self.desk.running, self.project.folder)
         try:
             self.project.save_view(view)
         except (MilError, OSError) as error:
@@ -218,9 +218,12 @@ class Session:
     def _restore(self) -> None:
         assert self.project is not None
         view = self.project.config.view
-        self.models.restore(view)
+        self.maps.restore(view.get("map"))
+        chosen = next((run for run in self.models.runs if run.name == view.get("run")), None)
+        if chosen is not None:
+            self.models.select_run(chosen)
         slide_id = view.get("slide")
-        if slide_id in {row.slide_id for row in self.project.slides}:
+        if slide_id in self.project.slide_ids:
             self.stage.show(slide_id, restore=view)
         if view.get("job_was_running"):
             self.project.config.view = {k: v for k, v in view.items() if k != "job_was_running"}
@@ -244,7 +247,7 @@ class Session:
         """Row of a slide in the table."""
         if self.project is None or slide_id is None:
             return None
-        return next((row for row in self.project.slides if row.slide_id == slide_id), None)
+        return self.project.slide(slide_id) if slide_id in self.project.slide_ids else None
 
     def set_slides(self, slide_ids: Sequence[str], **fields: Any) -> bool:
         """Change fields of slides; False, and a sentence, when a change makes no sense."""
@@ -252,19 +255,34 @@ class Session:
             return False
         try:
             self.project.update_slides(dict.fromkeys(slide_ids, fields))
-        except (MilError, ValueError) as error:
+        except (MilError, ValueError, OSError) as error:
             self.say(str(error), "warning")
             return False
         self.slides_changed.emit(set(slide_ids))
+        if self.stage.slide_id in slide_ids:
+            self.stage.patches.update()  # label and completeness say what its patches count as
         return True
 
     def step_slide(self, step: int) -> None:
         """Show the next (1) or the previous (-1) slide."""
         if self.project is None or not self.project.slides:
             return
-        ids = [row.slide_id for row in self.project.slides]
+        ids = self.order() or self.project.slide_ids
         here = ids.index(self.stage.slide_id) if self.stage.slide_id in ids else -1 if step > 0 else 0
         self.stage.show(ids[(here + step) % len(ids)])
+
+    def set_negative_label(self, name: str) -> None:
+        """Say which label is the negative one; models count their classes from it."""
+        if self.project is None or self.label_names[:1] == [name]:
+            return
+        try:
+            self.project.set_label_names([name, *(n for n in self.label_names if n != name)])
+        except (MilError, OSError) as error:
+            self.failed(error)
+            return
+        self.say(f"“{name}” is the negative label now: its slides count as free of lesions.")
+        self.slides_changed.emit(None)
+        self.stage.patches.update()
 
     def propose_split(self) -> None:
         """Give every slide a role: 60 % train, 20 % validation, 20 % test, patients kept together."""
@@ -272,20 +290,26 @@ class Session:
             return
         try:
             self.project.set_roles(self.project.propose_split())
-        except MilError as error:
+        except (MilError, OSError) as error:
             self.failed(error)
             return
         self.slides_changed.emit(None)
 
     def add_slides(self, folder: Path) -> None:
         """Add the slides of a folder."""
-        if self.project is not None:
-            project = self.project
-            self.background.run(lambda: project.add_slides(folder), lambda n: self._added(n, folder), self.failed)
+        project = self.project
+        if project is None:
+            return
 
-    def _added(self, added: list[str], folder: Path) -> None:
-        self.say(f"{len(added)} slides added from {folder.name}.")
-        self._look_at_slides()
+        def added(new: list[str]) -> None:
+            if self.project is project:
+                self.say(f"{count(len(new), 'slide')} added from {folder.name}.")
+                self._table_changed()
+
+        self.background.run(lambda: project.add_slides(folder), added, self.failed)
+
+    def _table_changed(self) -> None:
+        self.preparation.look()
         self.slides_changed.emit(None)
 
     def read_table(self, path: Path, mapping: dict[str, str]) -> None:
@@ -298,131 +322,42 @@ class Session:
             self.failed(error)
             return
         self.say(sentence)
-        self._look_at_slides()
-        self.slides_changed.emit(None)
+        self._table_changed()
+        self.stage.patches.update()
 
-    def set_mpp(self, mpp: float, *, everywhere: bool) -> None:
-        """Say how many µm a pixel of the shown slide is, for it alone or for its folder."""
+    def set_mpp(self, mpp: float, scope: str = "slide") -> None:
+        """Say how many µm a pixel of the shown slide is: for the slide alone, its "folder" or its "scanner"."""
         stage = self.stage
-        if self.project is None or stage.slide_id is None:
+        if self.project is None or stage.slide_id is None or stage.slide is None:
             return
         if not 0.05 <= mpp <= 20:
             self.say(f"{mpp} µm per pixel is not plausible; expected 0.05 to 20 (20x: about 0.5, 40x: about 0.25).")
             return
         try:
-            self.project.set_mpp(stage.slide_id, mpp, folder=everywhere)
-        except MilError as error:
+            scanner = stage.slide.vendor if scope == "scanner" else None
+            self.project.set_mpp(stage.slide_id, mpp, folder=scope == "folder", scanner=scanner)
+        except (MilError, OSError) as error:
             self.failed(error)
             return
         stage.set_mpp(mpp)
-        self._look_at_slides()
+        self.preparation.look()
         self.slides_changed.emit(None)
 
     def thumbnail(self, slide_id: str, then: Callable[[npt.NDArray[Any]], object]) -> None:
         """Hand over a slide's small picture when it is there; a slide that can't be read gets none."""
         if self.project is None:
             return
-        path = self.project.slide_path(slide_id)
-        self.background.run(lambda: slide_thumbnail(path), then, lambda error: self._unreadable(slide_id, error))
+        project, path = self.project, self.project.slide_path(slide_id)
 
-    def _unreadable(self, slide_id: str, error: Exception) -> None:
-        self._failures.setdefault(slide_id, sentence_of(error))
-        self.slides_changed.emit({slide_id})
+        def arrived(picture: npt.NDArray[Any]) -> None:
+            if self.project is project:
+                then(picture)
 
-    def _look_at_slides(self) -> None:
-        """Which slides have features with the present settings, and which failed."""
-        if self.project is None:
-            return
-        self._ready = {row.slide_id for row in self.project.slides if self.project.has_features(row.slide_id)}
-        self._failures = dict(self.project.failures())
+        def failed(error: Exception) -> None:
+            if self.project is project:
+                self.preparation.unreadable(slide_id, error)
 
-    def has_features(self, slide_id: str) -> bool:
-        """Whether a slide is ready to train and map, with the present settings."""
-        return slide_id in self._ready
-
-    def failure_of(self, slide_id: str) -> str:
-        """Why a slide failed, or nothing."""
-        return self._failures.get(slide_id, "")
-
-    # features
-
-    def configure(
-        self, *, tissue: dict[str, Any] | None = None, tile: dict[str, Any] | None = None, encoder: str | None = None
-    ) -> None:
-        """Change how slides become features; what was made with other settings stays on disk."""
-        if self.project is None:
-            return
-        config = self.project.config
-        try:
-            changes: dict[str, Any] = {}
-            if tissue:
-                changes["tissue"] = type(config.tissue)(**{**config.tissue.model_dump(), **tissue})
-            if tile:
-                changes["tile"] = type(config.tile)(**{**config.tile.model_dump(), **tile})
-            if encoder:
-                changes["encoder"] = encoder
-            changed = {k: v for k, v in changes.items() if getattr(config, k) != v}
-            if not changed:
-                return
-            for name, value in changed.items():
-                setattr(config, name, value)
-            self.project.save()
-        except (MilError, ValueError, OSError) as error:
-            self.say(str(error), "warning")
-            return
-        self._look_at_slides()
-        self._estimate = None
-        self.slides_changed.emit(None)
-        self.stage.update_patches()
-
-    @property
-    def encoders(self) -> list[Any]:
-        """The encoders there are, each with a note for people."""
-        if self._encoders is None:
-            from napari_mil.features import list_encoders
-
-            self._encoders = list(list_encoders())
-        return self._encoders
-
-    def estimate(self) -> ProjectEstimate | None:
-        """Patches, minutes and GB of the slides without features; None while it is worked out (or makes no sense)."""
-        return self._estimate
-
-    def work_out_estimate(self) -> None:
-        """Look at some of the slides that have no features yet, behind, and say what preparing all will take."""
-        project = self.project
-        if project is None or self.desk.running is not None or self._estimated == (project, project.feature_set):
-            return
-        from napari_mil.study.prepare import estimate_project
-
-        self._estimated = (project, project.feature_set)
-        feature_set, device = project.feature_set, self.settings.device
-
-        def done(estimate: ProjectEstimate) -> None:
-            if self.project is project and project.feature_set == feature_set:
-                self._estimate = estimate
-                self.stage.patches_changed.emit()
-
-        self.background.run(lambda: estimate_project(project, device=device, sample=4), done, lambda _: None)
-
-    def prepare(
-        self, slide_ids: Sequence[str] | None = None, *, retry_failed: bool = False, then: Finished | None = None
-    ) -> None:
-        """Tissue, patches and features of all slides (or of these), in the background."""
-        if self.project is None:
-            return
-        from napari_mil.jobs import ExtractJob
-
-        self.save_view()
-        self.desk.submit(
-            ExtractJob(
-                project=str(self.project.folder),
-                slide_ids=list(slide_ids) if slide_ids is not None else None,
-                retry_failed=retry_failed,
-                device=self.settings.device,
-            ),
-            then,
-        )
+        self.background.run(lambda: slide_thumbnail(path), arrived, failed, patient=True)
 
     # jobs
 
@@ -444,34 +379,43 @@ class Session:
 
     def resume_unfinished(self) -> None:
         """Go on with what was interrupted."""
-        for unfinished in self._unfinished:
-            self.models.expect(unfinished.resume_spec)
-            self.desk.resume(unfinished)
-        self._unfinished = []
-        self.project_changed.emit()
+        waiting, self._unfinished = self._unfinished, []
+        for unfinished in waiting:
+            try:
+                self.desk.resume(unfinished)
+            except MilError as error:
+                self.failed(error)
+            else:
+                self.models.expect(unfinished.resume_spec)
+        self.desk.busy_changed.emit()
 
     def forget_unfinished(self) -> None:
         """Leave what was interrupted as it is."""
         for unfinished in self._unfinished:
             unfinished.forget()
         self._unfinished = []
-        self.project_changed.emit()
+        self.desk.busy_changed.emit()
 
-    def _job_report(self, report: dict[str, Any]) -> None:
+    def _is_ours(self, job: Job) -> bool:
+        return self.project is not None and is_for(job, self.project.folder)
+
+    def _job_report(self, job: Job, report: dict[str, Any]) -> None:
         slide_id = report.get("slide_id")
-        if slide_id and report.get("done") == report.get("total") and self.project is not None:
-            if self.project.has_features(slide_id):
-                self._ready.add(slide_id)
-            self.slides_changed.emit({slide_id})
+        if slide_id and job.spec.kind == "extract" and report.get("done") == report.get("total") and self._is_ours(job):
+            self.preparation.prepared(slide_id)
 
-    def _job_finished(self, status: JobStatus) -> None:
+    def _job_finished(self, job: Job, status: JobStatus) -> None:
         if status.phase == "failed":
             self.say(status.error or "The job failed.", "error")
-            if self.project is not None:
-                self._unfinished = self.desk.unfinished(self.project.folder)
         elif status.message:
-            self.say(status.message)
-        self._look_at_slides()
-        self._estimated = None
+            self.say(status.message, "warning" if (status.result or {}).get("failed") else "info")
+        if not self._is_ours(job):
+            return
+        assert self.project is not None
+        if status.phase == "failed":
+            self._unfinished = self.desk.unfinished(self.project.folder)
         self.models.reload()
-        self.slides_changed.emit(None)
+        if job.spec.kind == "extract":
+            self._table_changed()
+        else:
+            self.obstacles.outdate()

@@ -1,11 +1,9 @@
-"""The slide on stage: opened behind the scenes, shown with its outlines, its tissue and its patches."""
+"""The slide on stage: opened behind the scenes, shown with its outlines and its patches."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
@@ -13,36 +11,37 @@ from napari_mil.errors import MilError
 
 from . import navigation
 from .active_slide import ActiveSlide
-from .autosave import Autosave
-from .lesion_layer import LesionLayer
-from .preview_layers import show_patches, show_tissue
+from .background import sentence_of
+from .patch_preview import PatchPreview
+from .slide_outlines import SlideOutlines
 from .tags import find_layers, tag_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_mil.geometry import PatchGrid
     from napari_mil.lesion import LesionSet
-    from napari_mil.slide import Slide, TissueMask
+    from napari_mil.slide import Slide
     from napari_mil.study import SlideRow
 
     from .session import Session
 
-PATCHES_SOON_MS = 300
 FOLLOW_CAMERA_MS = 40
 
 
 class Stage:
     """What is shown of the active slide.
 
+    Attributes
+    ----------
+    outlines : SlideOutlines
+        Its outlines, and those of slides shown before.
+    patches : PatchPreview
+        Its tissue and patches.
+
     Signals
     -------
     slide_changed()
         Another slide is shown, or none, or its scale was given.
-    lesions_changed()
-        Outlines, tool or class changed.
-    patches_changed()
-        Tissue, grid or patch labels were worked out anew.
     moved()
         The camera moved.
     pointed(str)
@@ -50,8 +49,6 @@ class Stage:
     """
 
     slide_changed = Signal()
-    lesions_changed = Signal()
-    patches_changed = Signal()
     moved = Signal()
     pointed = Signal(str)
 
@@ -59,21 +56,10 @@ class Stage:
         self._session = session
         self.viewer = session.viewer
         self.active = ActiveSlide(self.viewer)
-        self._lesion_layers: dict[str, LesionLayer] = {}
         self._asked = 0  # number of the latest wish to see a slide: an earlier one that arrives late is dropped
-        self._patches_asked = 0
-        self.tissue: TissueMask | None = None
-        self.grid: PatchGrid | None = None
-        self.labels: npt.NDArray[np.int8] | None = None
-        self.patches_note = ""
-        self.patches_pending = False
-        self.showing_tissue = False
-        self.showing_patches = False
         self._problems_said = 0
-        self.autosave = Autosave(self._save_lesions, session.settings.autosave_seconds)
-        self.autosave.saved.connect(self._lesions_saved)
-        self.autosave.failed.connect(lambda sentence: session.say(sentence, "error"))
-        self._patches_soon = self._timer(PATCHES_SOON_MS, self._work_out_patches)
+        self.outlines = SlideOutlines(session, self)
+        self.patches = PatchPreview(session, self)
         self._camera_moved = self._timer(FOLLOW_CAMERA_MS, self._camera_rests)
         self._cursor_moved = self._timer(FOLLOW_CAMERA_MS, self._say_position)
         camera = self.viewer.scene.camera.events
@@ -138,10 +124,10 @@ class Stage:
     def show(self, slide_id: str, *, restore: dict[str, Any] | None = None) -> None:
         """Open a slide in the background and show it instead of the present one."""
         project = self._session.project
+        self._asked += 1  # also where this slide is shown already: a wish for another one is taken back by it
+        asked = self._asked
         if project is None or slide_id == self.slide_id:
             return
-        self._asked += 1
-        asked = self._asked
 
         def open_it() -> tuple[Slide, LesionSet]:
             from napari_mil.study.prepare import open_project_slide
@@ -161,66 +147,57 @@ class Stage:
                 return
             self._show(slide_id, slide, lesions, restore or {})
 
-        self._session.background.run(open_it, opened, lambda error: self._not_opened(slide_id, error))
+        def failed(error: Exception) -> None:
+            if asked == self._asked and self._session.project is project:
+                self._session.say(f"{slide_id} can't be shown. {sentence_of(error)}", "error")
+                self._session.preparation.unreadable(slide_id, error)
 
-    def _not_opened(self, slide_id: str, error: Exception) -> None:
-        self._session.say(f"{slide_id} can't be shown. {error}", "error")
+        self._session.background.run(open_it, opened, failed)
 
     def _show(self, slide_id: str, slide: Slide, lesions: LesionSet, restore: dict[str, Any]) -> None:
-        self.autosave.flush()
-        self.tissue = self.grid = self.labels = None
-        cameras = restore.get("cameras", {})
+        self.outlines.autosave.flush()
+        self.patches.clear()
+        assert self._session.project is not None
+        cameras = self._session.project.config.view.get("cameras", {})
         self.active.show(slide_id, lambda: slide, name=slide_id, camera=cameras.get(slide_id))
-        if slide_id not in self._lesion_layers:
-            assert self._session.project is not None
-            layer = LesionLayer(
-                self.viewer,
-                lesions,
-                mpp=slide.mpp,
-                slide_id=slide_id,
-                classes=self._session.project.config.class_colors,
-            )
-            layer.changed.connect(self._lesions_edited)
-            layer.class_changed.connect(lambda _: self.lesions_changed.emit())
-            layer.layer.events.mode.connect(lambda _: self.lesions_changed.emit())
-            layer.message.connect(self._session.say)
-            self._lesion_layers[slide_id] = layer
+        self.outlines.show(slide_id, slide, lesions)
         for problem in (*slide.problems, *lesions.problems):
             self._session.say(f"{slide_id}: {problem}", "warning")
         self._problems_said = len(slide.problems)
         self._restore_layers(restore.get("layers", {}))
+        self.patches.showing_tissue = bool(restore.get("tissue", self.patches.showing_tissue))
+        self.patches.showing_patches = bool(restore.get("patches", self.patches.showing_patches))
         self.slide_changed.emit()
-        self.lesions_changed.emit()
-        self.update_patches()
+        self.outlines.changed.emit()
+        self.patches.update()
 
     def set_mpp(self, mpp: float) -> None:
         """The slide's scale was given: layers and patches follow."""
         if self.active.current is None:
             return
         self.active.current.set_mpp(mpp)
-        if self.lesion_layer is not None:
-            self.lesion_layer.set_mpp((mpp, mpp))
+        if self.outlines.layer is not None:
+            self.outlines.layer.set_mpp((mpp, mpp))
         navigation.fit(self.viewer)
         self.slide_changed.emit()
-        self.update_patches()
+        self.patches.update()
 
     def clear(self) -> None:
         """Save outlines and show no slide."""
-        self.autosave.flush()
+        self.outlines.save_now()
         self._asked += 1
+        self.patches.clear()
         self.active.close()
         self.active.forget_all()
-        for layer in self._lesion_layers.values():
-            layer.close()
-        self._lesion_layers.clear()
-        self.tissue = self.grid = self.labels = None
+        self.outlines.clear()
         self.slide_changed.emit()
-        self.lesions_changed.emit()
+        self.outlines.changed.emit()
 
     def close(self) -> None:
         """Save, and let go of the viewer."""
-        self.autosave.close()
-        for timer in (self._patches_soon, self._camera_moved, self._cursor_moved):
+        self.outlines.close()
+        self.patches.close()
+        for timer in (self._camera_moved, self._cursor_moved):
             timer.stop()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
@@ -245,8 +222,8 @@ class Stage:
             "slide": self.slide_id,
             "cameras": cameras,
             "layers": layers,
-            "tissue": self.showing_tissue,
-            "patches": self.showing_patches,
+            "tissue": self.patches.showing_tissue,
+            "patches": self.patches.showing_patches,
         }
 
     def _restore_layers(self, layers: dict[str, Any]) -> None:
@@ -256,187 +233,38 @@ class Stage:
                 layer.visible = bool(wanted.get("visible", True))
                 layer.opacity = float(wanted.get("opacity", layer.opacity))
 
-    # outlines
-
-    @property
-    def lesion_layer(self) -> LesionLayer | None:
-        """Outlines of the slide that is shown."""
-        return self._lesion_layers.get(self.slide_id) if self.slide_id is not None else None
-
-    @property
-    def saved_text(self) -> str:
-        """Whether the outlines are on disk."""
-        if self.lesion_layer is None:
-            return ""
-        if self.autosave.error:
-            return self.autosave.error
-        return "Saving…" if self.autosave.dirty else "All outlines are saved."
-
-    def use_tool(self, tool: str) -> None:
-        """Draw with a tool: pan, select, polygon, lasso, rectangle, ellipse."""
-        if self.lesion_layer is not None:
-            self.lesion_layer.set_tool(tool)
-            self.lesions_changed.emit()
-
-    def use_class(self, name: str) -> None:
-        """Class of what is drawn next, and of the selected outlines."""
-        if self.lesion_layer is not None:
-            self.lesion_layer.set_class(name)
-            self.lesions_changed.emit()
-
-    def undo(self) -> None:
-        """Take back the last change of the outlines."""
-        if self.lesion_layer is not None:
-            self.lesion_layer.undo()
-
-    def redo(self) -> None:
-        """Make the change that was taken back."""
-        if self.lesion_layer is not None:
-            self.lesion_layer.redo()
-
-    def _lesions_edited(self, *_: Any) -> None:
-        self.autosave.touch()
-        self._patches_soon.start()
-        self.lesions_changed.emit()
-
-    def _save_lesions(self) -> None:
-        if self._session.project is not None and self.slide_id is not None and self.lesion_layer is not None:
-            self._session.project.save_lesions(self.slide_id, self.lesion_layer.lesions)
-
-    def _lesions_saved(self) -> None:
-        self.lesions_changed.emit()
-
-    def import_lesions(self, path: Path) -> None:
-        """Add the outlines of a file to the slide's."""
-        layer = self.lesion_layer
-        if layer is None:
-            return
-        from napari_mil.lesion import read_lesions
-
-        def add(lesions: LesionSet) -> None:
-            from napari_mil.lesion.merge import merge
-
-            new = merge(layer.lesions, lesions)[1]
-            if new:
-                layer.add(new)
-            known = f" {len(lesions) - len(new)} were there already." if len(new) < len(lesions) else ""
-            problems = f" {len(lesions.problems)} needed mending: {lesions.problems[0]}" if lesions.problems else ""
-            self._session.say(f"{len(new)} outlines imported from {path.name}.{known}{problems}")
-
-        self._session.background.run(lambda: read_lesions(path), add, self._session.failed)
-
-    def import_lesion_folder(self, folder: Path, then: Any = None) -> None:
-        """Add a folder of files to the slides they belong to, and report what fitted."""
-        project = self._session.project
-        if project is None:
-            return
-        from napari_mil.study.annotations import import_annotations
-
-        self.autosave.flush()
-
-        def done(report: Any) -> None:
-            for slide_id in report.added:
-                layer = self._lesion_layers.get(slide_id)
-                if layer is not None:
-                    layer.set_lesions(project.lesions(slide_id), "import")
-            self._session.slides_changed.emit(set(report.added))
-            self._patches_soon.start()
-            self._session.say(report.sentences[0])
-            if then is not None:
-                then(list(report.sentences))
-
-        self._session.background.run(lambda: import_annotations(project, folder), done, self._session.failed)
-
-    def export_lesions(self, path: Path) -> None:
-        """Write the slide's outlines to a file."""
-        if self.lesion_layer is None:
-            return
-        from napari_mil.lesion import write_lesions
-
-        try:
-            write_lesions(self.lesion_layer.lesions, path)
-        except (MilError, OSError) as error:
-            self._session.failed(error)
-            return
-        self._session.say(f"{len(self.lesion_layer.lesions)} outlines written to {path}.")
+    # what the person says of it
 
     def set_partial(self, partial: bool) -> None:
         """Say whether all lesions of the slide are outlined."""
-        if self.slide_id is not None and self._session.set_slides([self.slide_id], partial_annotation=partial):
-            self._patches_soon.start()
+        if self.slide_id is not None:
+            self._session.set_slides([self.slide_id], partial_annotation=partial)
 
-    # tissue and patches
-
-    def update_patches(self) -> None:
-        """Work out tissue, grid and labels anew, soon."""
-        self._patches_soon.start()
-
-    def _work_out_patches(self) -> None:
-        project, slide, slide_id = self._session.project, self.slide, self.slide_id
-        if project is None or slide is None or slide_id is None or slide.mpp is None:
-            self.tissue = self.grid = self.labels = None
-            self.patches_note = "" if slide is None else "The slide's scale is unknown: no patches yet."
-            self.patches_changed.emit()
-            return
-        lesions = self.lesion_layer.lesions if self.lesion_layer is not None else None
-        self._patches_asked += 1
-        asked = self._patches_asked
-        self.patches_pending = True
-        config = project.config.model_copy(deep=True)
-
-        def work() -> Any:
-            from napari_mil.study import preview_patches
-
-            return preview_patches(project, slide_id, slide, config, lesions)
-
-        def done(preview: Any) -> None:
-            if asked != self._patches_asked or slide_id != self.slide_id:
-                return
-            self.patches_pending = False
-            self.tissue, self.grid, self.labels = preview.tissue, preview.grid, preview.labels
-            self.patches_note = preview.note
-            self._show_previews()
-            self.patches_changed.emit()
-
-        def failed(error: Exception) -> None:
-            if asked == self._patches_asked:
-                self.patches_pending = False
-                self.tissue = self.grid = self.labels = None
-                self.patches_note = str(error)
-                self.patches_changed.emit()
-
-        self._session.background.run(work, done, failed)
+    # label and macro picture
 
     @property
-    def patch_counts(self) -> tuple[int, int, int] | None:
-        """Patches in lesions, outside, unknown; None while they are counted."""
-        if self.labels is None:
-            return None
-        return tuple(int((self.labels == v).sum()) for v in (1, 0, -1))  # type: ignore[return-value]
+    def has_label_picture(self) -> bool:
+        """Whether the file holds a label or macro picture."""
+        return self.active.current is not None and bool(self.active.current.associated)
 
-    def preview_tissue(self, on: bool) -> None:
-        """Show or hide the tissue."""
-        self.showing_tissue = on
-        self._show_previews()
-        self.patches_changed.emit()
+    @property
+    def showing_label_picture(self) -> bool:
+        """Whether one of them is shown."""
+        shown = self.active.current
+        return shown is not None and any(layer.visible for layer in shown.associated)
 
-    def preview_patches(self, on: bool) -> None:
-        """Show or hide the patches."""
-        self.showing_patches = on
-        self._show_previews()
-        self.patches_changed.emit()
-
-    def _show_previews(self) -> None:
-        slide = self.slide
-        if slide is None:
+    def show_label_picture(self, on: bool) -> None:
+        """Show label and macro picture beside the slide, or hide them; they often carry a patient's name."""
+        shown = self.active.current
+        if shown is None:
             return
-        if self.showing_tissue and self.tissue is not None:
-            show_tissue(self.viewer, self.tissue, slide.mpp, slide_id=self.slide_id)
-        if self.showing_patches and self.grid is not None and len(self.grid):
-            show_patches(self.viewer, self.grid, self.labels, slide_id=self.slide_id)
-        for kind, showing in (("tissue", self.showing_tissue), ("patches", self.showing_patches)):
-            for layer in find_layers(self.viewer, kind, self.slide_id):
-                layer.visible = showing
+        try:
+            for layer in shown.associated:
+                layer.visible = on
+        except (MilError, OSError) as error:
+            self._session.failed(error)
+        if on:
+            self.viewer.fit_to_view(layers=[shown.image, *shown.associated])
 
     # where one is
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtGui import QShowEvent
+from qtpy.QtGui import QMouseEvent, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
     QHBoxLayout,
+    QInputDialog,
     QLabel,
     QMenu,
     QStackedWidget,
@@ -26,7 +27,7 @@ from .job_strip import JobStrip
 from .lesions_page import LesionsPage
 from .maps_page import MapsPage
 from .navigator import Navigator
-from .parts import RESEARCH_USE, Note
+from .parts import ACCENT, RESEARCH_USE, Note
 from .slides_page import SlidesPage
 from .start_page import StartPage
 from .train_page import TrainPage
@@ -35,8 +36,36 @@ if TYPE_CHECKING:
     import napari
 
 PAGES = (SlidesPage, LesionsPage, FeaturesPage, TrainPage, MapsPage)
-GRAVITY_COLOURS = {"info": "", "warning": "#b36b00", "error": "#c0392b"}
+GRAVITY_COLOURS = {"info": ACCENT, "warning": "#e69f00", "error": "#d55e00"}
 SENTENCE_STAYS_MS = 12_000
+
+
+class Sentence(Note):
+    """What the session says, its gravity at the edge; a click puts it away, plain news goes by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setToolTip("Click to put away")
+        self._hush = QTimer(self)
+        self._hush.setSingleShot(True)
+        self._hush.setInterval(SENTENCE_STAYS_MS)
+        self._hush.timeout.connect(self.hide)
+        self.hide()
+
+    def say(self, sentence: str, gravity: str = "info") -> None:
+        """Show a sentence."""
+        self.setText(sentence)
+        self.setStyleSheet(
+            f"QLabel {{ font-size: 12px; margin: 2px 8px; padding: 3px 8px; "
+            f"border-left: 3px solid {GRAVITY_COLOURS[gravity]}; }}"
+        )
+        self.show()
+        self._hush.stop()
+        if gravity == "info":
+            self._hush.start()
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:
+        self.hide()
 
 
 class MilDock(QWidget):
@@ -71,9 +100,7 @@ class MilDock(QWidget):
         self.tabs.currentChanged.connect(self._tab_chosen)
         layout.addWidget(self.tabs)
         layout.addWidget(self.stack, 1)
-        self.sentence = Note()
-        self.sentence.setContentsMargins(8, 2, 8, 2)
-        self.sentence.hide()
+        self.sentence = Sentence()
         layout.addWidget(self.sentence)
         self.jobs = JobStrip(self.session)
         layout.addWidget(self.jobs)
@@ -82,9 +109,7 @@ class MilDock(QWidget):
         footer = Note(RESEARCH_USE)
         footer.setContentsMargins(8, 0, 8, 4)
         layout.addWidget(footer)
-        self._hush = QTimer(singleShot=True, interval=SENTENCE_STAYS_MS)
-        self._hush.timeout.connect(self.sentence.hide)
-        self.session.said.connect(self._say)
+        self.session.said.connect(self.sentence.say)
         self.session.project_changed.connect(self._project_changed)
         self._window: QWidget | None = None
         app = QApplication.instance()
@@ -98,12 +123,14 @@ class MilDock(QWidget):
         self.name = QLabel()
         self.name.setStyleSheet("QLabel { font-weight: bold; }")
         self.menu_button = QToolButton()
-        self.menu_button.setText("Project")
+        self.menu_button.setText("Project ▾")
+        self.menu_button.setStyleSheet("QToolButton::menu-indicator { image: none; }")
         self.menu_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self.menu_button)
+        menu.addAction("Rename project…", self._rename)
         menu.addAction("Close project", self.session.close_project)
         menu.addAction("Save now", self._save_now)
-        asynchronous = menu.addAction("Slice in the background (napari's async slicing)")
+        asynchronous = menu.addAction("Draw slides in the background (napari's async slicing)")
         assert asynchronous is not None
         asynchronous.setCheckable(True)
         asynchronous.setChecked(async_slicing())
@@ -113,10 +140,16 @@ class MilDock(QWidget):
         header.addWidget(self.menu_button)
         return header
 
+    def _rename(self) -> None:
+        assert self.session.project is not None
+        name, ok = QInputDialog.getText(self, "Rename project", "Name:", text=self.session.project.config.name)
+        if ok:
+            self.session.rename_project(name)
+
     def _save_now(self) -> None:
-        self.session.stage.autosave.flush()
         self.session.save_view()
-        self.session.say("Everything is saved.")
+        if self.session.stage.outlines.autosave.flush():
+            self.session.say("Everything is saved.")
 
     # pages
 
@@ -135,7 +168,7 @@ class MilDock(QWidget):
     def _tab_chosen(self, index: int) -> None:
         if self.session.project is not None and index >= 0:
             if self.page is self.pages[1] and index != 1:
-                self.session.stage.use_tool("pan")  # a click on another page's canvas must not draw
+                self.session.stage.outlines.use_tool("pan")  # a click on another page's canvas must not draw
             self.stack.setCurrentIndex(index + 1)
             self.session.set_page(self.pages[index].title)
 
@@ -154,17 +187,6 @@ class MilDock(QWidget):
         self.tabs.setCurrentIndex(index)
         self.stack.setCurrentIndex(index + 1)
 
-    # sentences
-
-    def _say(self, sentence: str, gravity: str) -> None:
-        colour = GRAVITY_COLOURS[gravity]
-        self.sentence.setText(sentence)
-        self.sentence.setStyleSheet(f"QLabel {{ color: {colour}; font-weight: bold; }}" if colour else "")
-        self.sentence.show()
-        self._hush.stop()
-        if gravity == "info":
-            self._hush.start()
-
     # the window's end
 
     def showEvent(self, event: QShowEvent | None) -> None:
@@ -177,7 +199,7 @@ class MilDock(QWidget):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         if event is not None and watched is self._window:
             if event.type() == QEvent.Type.Close:  # the person may still think better of it: save, and go on
-                self.session.stage.autosave.flush()
+                self.session.stage.outlines.autosave.flush()
                 self.session.save_view()
             elif event.type() == QEvent.Type.DeferredDelete:
                 self.session.close()

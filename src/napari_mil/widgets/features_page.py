@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFileDialog, QSpinBox
 
-from .parts import Action, Note, Page, Section, duration, labelled, row
+from napari_mil.viewer.words import count
+
+from .parts import Action, Note, Page, Section, bullet_list, duration, labelled, row
 
 if TYPE_CHECKING:
     from napari_mil.study.prepare import ProjectEstimate
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 METHODS = {"multi_otsu": "Automatic (3 classes)", "otsu": "Automatic (2 classes)", "manual": "By hand"}
 OWN_FILE = "My own network (.pt2)…"
+JPEG_KB = 10.0
+PREVIEW_PATCHES = 500
 
 
 class FeaturesPage(Page):
@@ -35,9 +40,10 @@ class FeaturesPage(Page):
         for signal in (
             session.project_changed,
             session.stage.slide_changed,
-            session.stage.patches_changed,
+            session.stage.patches.changed,
             session.slides_changed,
-            session.desk.changed,
+            session.preparation.estimated,
+            session.desk.busy_changed,
         ):
             signal.connect(self.refresh)
         self.refresh()
@@ -47,8 +53,8 @@ class FeaturesPage(Page):
         for name, text in METHODS.items():
             self.method.addItem(text, name)
         self.threshold = QSpinBox(minimum=0, maximum=255, value=200)
-        self.min_area = QDoubleSpinBox(minimum=0, maximum=100, decimals=3, singleStep=0.01, suffix=" mm²")
-        self.holes = QDoubleSpinBox(minimum=0, maximum=100, decimals=3, singleStep=0.01, suffix=" mm²")
+        self.min_area = _area_box("Pieces smaller than this are not tissue")
+        self.holes = _area_box("Holes up to this size count as tissue")
         self.pen = QCheckBox("Leave out pen marks")
         self.show_tissue = QCheckBox("Show tissue")
         section = Section("Tissue")
@@ -58,11 +64,12 @@ class FeaturesPage(Page):
         section.add(labelled("Fill holes up to", self.holes))
         section.add(row(self.pen, self.show_tissue))
         self.body.addWidget(section)
-        self.method.currentIndexChanged.connect(self._settings_changed)
-        for box in (self.threshold, self.min_area, self.holes):
-            box.valueChanged.connect(self._settings_changed)
-        self.pen.toggled.connect(self._settings_changed)
-        self.show_tissue.toggled.connect(lambda on: self.session.stage.preview_tissue(on))
+        self.method.activated.connect(self._method_chosen)
+        self._sets("tissue", self.threshold, "threshold", float)
+        self._sets("tissue", self.min_area, "min_area_um2", lambda mm2: mm2 * 1e6)
+        self._sets("tissue", self.holes, "fill_holes_um2", lambda mm2: mm2 * 1e6)
+        self._sets("tissue", self.pen, "exclude_pen", bool)
+        self.show_tissue.toggled.connect(lambda on: self._showing or self.session.stage.patches.show_tissue(on))
 
     def _add_patches(self) -> None:
         self.target = QDoubleSpinBox(minimum=0.1, maximum=10, decimals=3, singleStep=0.25, suffix=" µm/px")
@@ -70,25 +77,26 @@ class FeaturesPage(Page):
         self.patch_size = QSpinBox(minimum=32, maximum=2048, singleStep=32, suffix=" px")
         self.stride = QSpinBox(minimum=0, maximum=2048, singleStep=16, suffix=" px")
         self.stride.setSpecialValueText("= size (no overlap)")
-        self.jpeg = QCheckBox("Drop patches with little in them (JPEG of 10 kB or less)")
+        self.jpeg = QCheckBox("Drop nearly empty patches")
+        self.jpeg.setToolTip(f"Patches whose JPEG is {JPEG_KB:g} kB or less")
         self.show_patches = QCheckBox("Show patches")
-        self.sample = QCheckBox("Preview: at most 500 patches a slide")
+        self.sample = QCheckBox(f"Preview: at most {PREVIEW_PATCHES} patches a slide")
         self.sample.setToolTip("A quick look. Maps and models made from it are labelled as a preview.")
         section = Section("Patches")
         section.add(labelled("Scale", self.target))
         section.add(labelled("Size", self.patch_size))
         section.add(labelled("Step", self.stride))
-        section.add(self.jpeg)
+        section.add(row(self.jpeg, self.show_patches))
         section.add(self.sample)
-        section.add(self.show_patches)
         self.patch_note = Note()
         section.add(self.patch_note)
         self.body.addWidget(section)
-        for box in (self.target, self.patch_size, self.stride):
-            box.valueChanged.connect(self._settings_changed)
-        for check in (self.jpeg, self.sample):
-            check.toggled.connect(self._settings_changed)
-        self.show_patches.toggled.connect(lambda on: self.session.stage.preview_patches(on))
+        self._sets("tile", self.target, "target_mpp", float)
+        self._sets("tile", self.patch_size, "patch_px", int)
+        self._sets("tile", self.stride, "stride_px", lambda px: px or None)
+        self._sets("tile", self.jpeg, "jpeg_filter_kb", lambda on: JPEG_KB if on else None)
+        self._sets("tile", self.sample, "max_patches", lambda on: PREVIEW_PATCHES if on else None)
+        self.show_patches.toggled.connect(lambda on: self._showing or self.session.stage.patches.show_patches(on))
 
     def _add_encoder(self) -> None:
         self.encoder = QComboBox()
@@ -100,9 +108,10 @@ class FeaturesPage(Page):
         self.encoder.activated.connect(self._encoder_chosen)
 
     def _add_actions(self) -> None:
-        self.prepare_all = Action("Prepare all slides", lambda: self.session.prepare(), primary=True)
-        self.prepare_one = Action("Only this slide", lambda: self.session.prepare([self.session.stage.slide_id or ""]))
-        self.retry = Action("Try failed ones again", lambda: self.session.prepare(retry_failed=True))
+        preparation = self.session.preparation
+        self.prepare_all = Action("Prepare all slides", lambda: preparation.prepare(), primary=True)
+        self.prepare_one = Action("Only this slide", lambda: preparation.prepare([self.session.stage.slide_id or ""]))
+        self.retry = Action("Try failed ones again", lambda: preparation.prepare(retry_failed=True))
         self.state = Note()
         self.estimate = Note()
         self.body.addWidget(self.estimate)
@@ -110,27 +119,26 @@ class FeaturesPage(Page):
         self.body.addWidget(row(self.retry))
         self.body.addWidget(self.state)
 
+    def _sets(self, part: str, widget: Any, name: str, convert: Callable[[Any], Any]) -> None:
+        """A change of this widget changes this one setting, and no other: what it shows of them may be rounded."""
+
+        def changed(value: Any) -> None:
+            if not self._showing:
+                self.session.preparation.configure(**{part: {name: convert(value)}})
+
+        if isinstance(widget, QCheckBox):
+            widget.toggled.connect(changed)
+        else:
+            widget.setKeyboardTracking(False)  # half a number typed is no wish
+            widget.valueChanged.connect(changed)
+
     # what the person does
 
-    def _settings_changed(self, *_: object) -> None:
-        if self._showing:
-            return
-        tissue: dict[str, Any] = {
-            "method": self.method.currentData(),
-            "threshold": self.threshold.value() if self.method.currentData() == "manual" else None,
-            "min_area_um2": self.min_area.value() * 1e6,
-            "fill_holes_um2": self.holes.value() * 1e6,
-            "exclude_pen": self.pen.isChecked(),
-        }
-        tile: dict[str, Any] = {
-            "target_mpp": self.target.value(),
-            "patch_px": self.patch_size.value(),
-            "stride_px": self.stride.value() or None,
-            "jpeg_filter_kb": 10.0 if self.jpeg.isChecked() else None,
-            "max_patches": 500 if self.sample.isChecked() else None,
-        }
-        self.session.configure(tissue=tissue, tile=tile)
-        self.threshold_row.setVisible(self.method.currentData() == "manual")
+    def _method_chosen(self, index: int) -> None:
+        name = self.method.itemData(index)
+        by_hand = float(self.threshold.value()) if name == "manual" else None
+        self.session.preparation.configure(tissue={"method": name, "threshold": by_hand})
+        self.refresh()
 
     def _encoder_chosen(self, index: int) -> None:
         name = self.encoder.itemData(index)
@@ -138,7 +146,7 @@ class FeaturesPage(Page):
             path, _ = QFileDialog.getOpenFileName(self, "A frozen network with its JSON beside", "", "Networks (*.pt2)")
             name = str(Path(path)) if path else None
         if name:
-            self.session.configure(encoder=name)
+            self.session.preparation.configure(encoder=name)
         self.refresh()
 
     # what the session says
@@ -148,7 +156,8 @@ class FeaturesPage(Page):
         self.refresh()
 
     def refresh(self, *_: object) -> None:
-        project = self.session.project
+        session = self.session
+        project = session.project
         self.setEnabled(project is not None)
         if project is None:
             self.hint.setText("Open a project first.")
@@ -159,32 +168,34 @@ class FeaturesPage(Page):
         finally:
             self._showing = False
         self._show_encoders(project.config.encoder)
-        ready = sum(self.session.has_features(r.slide_id) for r in project.slides)
-        failed = [r.slide_id for r in project.slides if self.session.failure_of(r.slide_id)]
-        missing = len(project.slides) - ready
-        self.patch_note.setText(self.session.stage.patches_note)
+        ready, failures = len(session.preparation.ready), session.preparation.failures
+        missing = len(project) - ready
+        self.patch_note.setText(session.stage.patches.note)
+        self.patch_note.setVisible(bool(session.stage.patches.note))
         if missing and self.isVisible():
-            self.session.work_out_estimate()
-        self.estimate.setText(_estimate_text(self.session.estimate(), missing))
-        self.state.setText(
-            f"{ready} of {len(project.slides)} slides are ready."
-            + (f" {len(failed)} failed: {self.session.failure_of(failed[0])}" if failed else "")
-        )
-        busy = self.session.busy_text
-        self.prepare_all.set_reason(busy or ("" if missing else "Every slide is ready with these settings."))
-        self.prepare_one.set_reason(
-            busy
-            or (
-                "Open a slide first."
-                if self.session.stage.slide_id is None
-                else "This slide is ready with these settings."
-                if self.session.has_features(self.session.stage.slide_id)
-                else ""
-            )
-        )
-        self.retry.set_reason(busy or ("" if failed else "No slide failed."))
-        self.retry.setVisible(bool(failed))
-        self.hint.setText(self._next_step(ready, missing))
+            session.preparation.work_out_estimate()
+        self.estimate.setText(_estimate_text(session.preparation.estimate, missing))
+        self.estimate.setVisible(bool(self.estimate.text()))
+        self.state.setText(_state_text(ready, len(project), failures))
+        self._switch(missing, failures)
+        self.hint.setText(self._next_step(ready, missing, len(failures)))
+
+    def _switch(self, missing: int, failures: dict[str, str]) -> None:
+        busy, slide_id = self.session.busy_text, self.session.stage.slide_id
+        nothing = ""
+        if not missing:
+            nothing = "Every slide is ready with these settings."
+        elif missing == len(failures):
+            nothing = "The slides that are left failed: try them again."
+        self.prepare_all.set_reason(busy or nothing)
+        one = ""
+        if slide_id is None:
+            one = "Open a slide first."
+        elif slide_id in self.session.preparation.ready:
+            one = "This slide is ready with these settings."
+        self.prepare_one.set_reason(busy or one)
+        self.retry.set_reason(busy)
+        self.retry.setVisible(bool(failures))
 
     def _show_settings(self, tissue: Any, tile: Any) -> None:
         self.method.setCurrentIndex(max(0, self.method.findData(tissue.method)))
@@ -199,11 +210,11 @@ class FeaturesPage(Page):
         self.stride.setValue(tile.stride_px or 0)
         self.jpeg.setChecked(tile.jpeg_filter_kb is not None)
         self.sample.setChecked(tile.max_patches is not None)
-        self.show_tissue.setChecked(self.session.stage.showing_tissue)
-        self.show_patches.setChecked(self.session.stage.showing_patches)
+        self.show_tissue.setChecked(self.session.stage.patches.showing_tissue)
+        self.show_patches.setChecked(self.session.stage.patches.showing_patches)
 
     def _show_encoders(self, chosen: str) -> None:
-        infos = self.session.encoders
+        infos = self.session.preparation.encoders
         wanted = [i.name for i in infos] + ([] if any(i.name == chosen for i in infos) else [chosen]) + [OWN_FILE]
         if [self.encoder.itemData(i) for i in range(self.encoder.count())] != wanted:
             self.encoder.clear()
@@ -213,16 +224,36 @@ class FeaturesPage(Page):
         note = next((i.note for i in infos if i.name == chosen), "A network of your own; its JSON says how to feed it.")
         self.encoder_note.setText(note)
 
-    def _next_step(self, ready: int, missing: int) -> str:
+    def _next_step(self, ready: int, missing: int, failed: int) -> str:
+        if self.session.desk.running is not None and self.session.desk.running.spec.kind == "extract":
+            return "Slides are being prepared. Outline lesions meanwhile; what is done is kept if you stop."
+        if missing and missing == failed:
+            return f"{count(failed, 'slide')} failed (see below). Try again, or go on to Train without."
+        if not missing:
+            return "All slides are ready. Go on to Train."
         if self.session.stage.slide_id is None:
             return "Open a slide to see which patches would be cut, then prepare all slides."
         if self.session.stage.slide is not None and self.session.stage.slide.mpp is None:
             return "This slide's scale is unknown: give its µm per pixel on the page Slides."
-        if missing and not ready:
+        if not ready:
             return "Look at the tissue and the patches of a slide or two, then press “Prepare all slides”."
-        if missing:
-            return f"{missing} slides still need features: press “Prepare all slides”; what is done is kept."
-        return "All slides are ready. Go on to Train."
+        needs = "needs" if missing == 1 else "need"
+        return f"{count(missing, 'slide')} still {needs} features: press “Prepare all slides”; what is done is kept."
+
+
+def _area_box(tip: str) -> QDoubleSpinBox:
+    box = QDoubleSpinBox(minimum=0, maximum=100, decimals=4, singleStep=0.01, suffix=" mm²")
+    box.setSpecialValueText("any size" if "Pieces" in tip else "none")
+    box.setToolTip(tip)
+    return box
+
+
+def _state_text(ready: int, slides: int, failures: dict[str, str]) -> str:
+    text = f"{ready} of {count(slides, 'slide')} ready."
+    if not failures:
+        return text
+    more = [f"… and {len(failures) - 4} more: see the tips in the table of slides."] if len(failures) > 4 else []
+    return f"{text} {len(failures)} failed:\n{bullet_list([*list(failures.values())[:4], *more])}"
 
 
 def _estimate_text(estimate: ProjectEstimate | None, missing: int) -> str:
@@ -233,6 +264,6 @@ def _estimate_text(estimate: ProjectEstimate | None, missing: int) -> str:
     room = f"{size:.1f} GB" if size >= 0.1 else f"{max(1, round(size * 1000))} MB"
     measured = "" if estimate.measured else ", a guess: this encoder was not timed here yet"
     return (
-        f"{missing} slides to do: about {estimate.patches:,} patches, {duration(estimate.minutes * 60)}, {room} on disk"
-        f"{measured}."
+        f"{count(missing, 'slide')} to do: about {count(estimate.patches, 'patch', 'patches')}, "
+        f"{duration(estimate.minutes * 60)}, {room} on disk{measured}."
     )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
+from napari_mil.viewer.desk import is_for
+
 from .parts import Action, duration, row
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class JobStrip(QWidget):
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(True)
         self.cancel = Action(
-            "Stop", lambda: session.stop_job("best"), tip="Stops within two seconds; what is done stays"
+            "Stop", lambda: session.stop_job("best"), tip="Stops within two seconds; what is done is kept"
         )
         self.resume = Action("Resume", session.resume_unfinished)
         self.dismiss = Action("Dismiss", session.forget_unfinished)
@@ -39,6 +41,7 @@ class JobStrip(QWidget):
         layout.addLayout(line)
         layout.addWidget(row(self.resume, self.dismiss))
         session.desk.changed.connect(self.show_status)
+        session.desk.busy_changed.connect(self.refresh)
         session.project_changed.connect(self.refresh)
         self.refresh()
 
@@ -65,7 +68,10 @@ class JobStrip(QWidget):
                 facts.append(f"{status.memory_mb:,.0f} MB")
             if self.session.desk.waiting:
                 facts.append(f"{self.session.desk.waiting} waiting")
+            if not is_for(running, self.session.project.folder if self.session.project else None):
+                facts.insert(0, running.spec.title)  # of a project that is not open any more
             self.text.setText(" · ".join(f for f in facts if f))
+            self.cancel.set_reason("It is stopping." if running.keep is not None else "")
         else:
             self.text.setText(unfinished)
         self.setVisible(running is not None or bool(unfinished))

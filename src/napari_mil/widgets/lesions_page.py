@@ -18,6 +18,8 @@ from qtpy.QtWidgets import (
     QRadioButton,
 )
 
+from napari_mil.viewer.words import count
+
 from .parts import Action, Note, Page, Section, bullet_list, row
 
 if TYPE_CHECKING:
@@ -59,8 +61,8 @@ class LesionsPage(Page):
         for signal in (
             session.project_changed,
             session.stage.slide_changed,
-            session.stage.lesions_changed,
-            session.stage.patches_changed,
+            session.stage.outlines.changed,
+            session.stage.patches.changed,
             session.slides_changed,
         ):
             signal.connect(self.refresh)
@@ -73,11 +75,11 @@ class LesionsPage(Page):
             button = QPushButton(text)
             button.setCheckable(True)
             button.setToolTip(tip)
-            button.clicked.connect(lambda _checked=False, t=tool: self.session.stage.use_tool(t))
+            button.clicked.connect(lambda _checked=False, t=tool: self.session.stage.outlines.use_tool(t))
             self.tools.addButton(button)
             self.buttons[tool] = button
-        self.undo = Action("Undo", lambda: self.session.stage.undo(), tip="Ctrl+Z")
-        self.redo = Action("Redo", lambda: self.session.stage.redo(), tip="Ctrl+Shift+Z")
+        self.undo = Action("Undo", lambda: self.session.stage.outlines.undo(), tip="Ctrl+Z")
+        self.redo = Action("Redo", lambda: self.session.stage.outlines.redo(), tip="Ctrl+Shift+Z")
         section = Section("Draw")
         names = list(self.buttons)
         section.add(row(*(self.buttons[t] for t in names[:3])))
@@ -90,7 +92,7 @@ class LesionsPage(Page):
         self.classes = QListWidget()
         self.classes.setMaximumHeight(170)
         self.classes.itemClicked.connect(
-            lambda item: self.session.stage.use_class(self._class_names[self.classes.row(item)])
+            lambda item: self.session.stage.outlines.use_class(self._class_names[self.classes.row(item)])
         )
         self._class_names: list[str] = []
         section.add(self.classes)
@@ -115,8 +117,11 @@ class LesionsPage(Page):
         )
         self.export_button = Action("Export…", self._export, tip="GeoJSON (QuPath) or ASAP XML")
         section.add(row(self.import_button, self.folder_button, self.export_button))
+        self.from_origin = QCheckBox()
+        self.from_origin.setToolTip("QuPath counts from the scanned part of such slides, not from the file's corner")
+        section.add(self.from_origin)
         self.show_patches = QCheckBox("Show patches: lesion, not lesion, unknown")
-        self.show_patches.toggled.connect(lambda on: self.session.stage.preview_patches(on))
+        self.show_patches.toggled.connect(lambda on: self.session.stage.patches.show_patches(on))
         section.add(self.show_patches)
         self.saved = Note()
         section.add(self.saved)
@@ -125,12 +130,14 @@ class LesionsPage(Page):
     def _import(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Import outlines of this slide", "", FORMATS)
         if path:
-            self.session.stage.import_lesions(Path(path))
+            self.session.stage.outlines.import_file(
+                Path(path), from_origin=self.from_origin.isVisibleTo(self) and self.from_origin.isChecked()
+            )
 
     def _import_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Import a folder of outlines")
         if folder:
-            self.session.stage.import_lesion_folder(Path(folder), then=self.show_report)
+            self.session.stage.outlines.import_folder(Path(folder), then=self.show_report)
 
     def show_report(self, sentences: list[str]) -> None:
         """What an import of a folder did, to be read and closed."""
@@ -146,11 +153,11 @@ class LesionsPage(Page):
         name = f"{self.session.stage.slide_id}.geojson"
         path, _ = QFileDialog.getSaveFileName(self, "Export outlines", name, "GeoJSON (*.geojson);;ASAP XML (*.xml)")
         if path:
-            self.session.stage.export_lesions(Path(path))
+            self.session.stage.outlines.export(Path(path))
 
     def refresh(self, *_: object) -> None:
         session = self.session
-        layer = session.stage.lesion_layer
+        layer = session.stage.outlines.layer
         no_slide = "" if layer is not None else "Open a slide first (page Slides)."
         for button in self.buttons.values():
             button.setEnabled(layer is not None)
@@ -161,6 +168,12 @@ class LesionsPage(Page):
         self.redo.set_reason(no_slide or ("" if layer and layer.redo_label else "Nothing to redo."))
         if layer is not None:
             self.buttons.get(layer.tool, self.buttons["pan"]).setChecked(True)
+        origin = session.stage.outlines.origin_px
+        self.from_origin.setVisible(any(origin))
+        self.from_origin.setText(f"Outlines are QuPath's: counted from x {origin[0]:,}, y {origin[1]:,} px")
+        self.show_patches.blockSignals(True)
+        self.show_patches.setChecked(session.stage.patches.showing_patches)
+        self.show_patches.blockSignals(False)
         self._show_classes()
         row_ = session.stage.row
         for button, value in ((self.complete, False), (self.partial, True)):
@@ -169,7 +182,7 @@ class LesionsPage(Page):
             button.setChecked(row_ is not None and row_.partial_annotation is value)
             button.setAutoExclusive(True)
         self.counts.setText(self._count_text())
-        self.saved.setText(session.stage.saved_text)
+        self.saved.setText(session.stage.outlines.saved_text)
         self.hint.setText(self._next_step())
 
     def _show_classes(self) -> None:
@@ -180,20 +193,20 @@ class LesionsPage(Page):
                 key = f"{i + 1}  " if i < 9 else "    "
                 self.classes.addItem(QListWidgetItem(colour_icon(rgb), key + name))
             self._class_names = list(colours)
-        layer = self.session.stage.lesion_layer
+        layer = self.session.stage.outlines.layer
         current = layer.current_class if layer is not None else None
         if current in self._class_names:
             self.classes.setCurrentRow(self._class_names.index(current))
 
     def _count_text(self) -> str:
         session = self.session
-        counts = session.stage.patch_counts
-        if session.stage.lesion_layer is None:
+        counts = session.stage.patches.counts
+        if session.stage.outlines.layer is None:
             return ""
-        outlines = len(session.stage.lesion_layer.lesions)
-        text = f"{outlines} outline{'s' * (outlines != 1)}"
+        outlines = len(session.stage.outlines.layer.lesions)
+        text = count(outlines, "outline")
         if counts is None:
-            return text + ". Patches are being counted…" if session.stage.patches_pending else text
+            return text + ". Patches are being counted…" if session.stage.patches.pending else text
         lesion, other, unknown = counts
         return (
             f"{text}. Patches: {lesion:,} lesion · {other:,} not lesion · {unknown:,} unknown · "
@@ -202,9 +215,9 @@ class LesionsPage(Page):
 
     def _next_step(self) -> str:
         session = self.session
-        if session.stage.lesion_layer is None:
+        if session.stage.outlines.layer is None:
             return "Open a slide (page Slides) to outline its lesions."
-        if not len(session.stage.lesion_layer.lesions):
+        if not len(session.stage.outlines.layer.lesions):
             return "Choose Polygon or Lasso and outline the lesions, or import outlines from a file."
         row_ = session.stage.row
         if row_ is not None and row_.partial_annotation is None:

@@ -45,24 +45,24 @@ class MapsPage(Page):
             session.project_changed,
             session.stage.slide_changed,
             session.models.runs_changed,
-            session.models.map_changed,
+            session.maps.changed,
             session.slides_changed,
-            session.desk.changed,
+            session.desk.busy_changed,
         ):
             signal.connect(self.refresh)
-        session.models.hovered.connect(self._show_hover)
+        session.maps.hovered.connect(self._show_hover)
         self.refresh()
 
     def _add_choice(self) -> None:
         self.runs = QComboBox(minimumWidth=80)
         self.runs.activated.connect(lambda i: self.session.models.select_run(self.runs.itemData(i)))
-        self.show_map = Action("Show where it looks", self.session.models.show, primary=True)
+        self.show_map = Action("Show where it looks", self.session.maps.show, primary=True)
         self.map_all = Action(
             "Map all test slides",
-            lambda: self.session.models.map_slides("test"),
+            lambda: self.session.maps.map_slides("test"),
             tip="Prediction and map of each test slide",
         )
-        self.body.addWidget(self.runs)
+        self.body.addWidget(labelled("Model", self.runs, width=60))
         self.body.addWidget(row(self.show_map, self.map_all))
         self.badge = QLabel()
         self.badge.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -74,16 +74,16 @@ class MapsPage(Page):
         for name, text in NORMALISATIONS.items():
             self.normalisation.addItem(text, name)
         self.normalisation.activated.connect(
-            lambda i: self.session.models.set_look(normalisation=self.normalisation.itemData(i))
+            lambda i: self.session.maps.set_look(normalisation=self.normalisation.itemData(i))
         )
         self.colormap = QComboBox()
         self.colormap.addItems(COLORMAPS)
-        self.colormap.textActivated.connect(lambda name: self.session.models.set_look(colormap=name))
+        self.colormap.textActivated.connect(lambda name: self.session.maps.set_look(colormap=name))
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
-        self.opacity.valueChanged.connect(lambda v: self.session.models.set_look(opacity=v / 100))
+        self.opacity.valueChanged.connect(lambda v: self.session.maps.set_look(opacity=v / 100))
         self.visible = QCheckBox("Show the map (key C)")
-        self.visible.toggled.connect(lambda on: self.session.models.set_look(visible=on))
+        self.visible.toggled.connect(lambda on: self.session.maps.set_look(visible=on))
         section = Section("Look")
         section.add(labelled("Values", self.normalisation))
         section.add(labelled("Colours", self.colormap))
@@ -104,14 +104,19 @@ class MapsPage(Page):
         self.body.addWidget(section)
 
     def _add_elsewhere(self) -> None:
+        self.run_this = Action(
+            "Run on this slide…", lambda: self._run_on("shown"), tip="Runs a saved model on the slide that is shown"
+        )
         self.save_model = Action(
             "Save model…", self._save_model, tip="Weights, method, encoder, scale and classes in one folder"
         )
-        self.run_slide = Action("Run on a slide…", lambda: self._run_on(folder=False))
-        self.run_folder = Action("Run on a folder…", lambda: self._run_on(folder=True))
+        self.run_slide = Action("On a file…", lambda: self._run_on("file"), tip="Runs a saved model on a slide file")
+        self.run_folder = Action(
+            "On a folder…", lambda: self._run_on("folder"), tip="Runs a saved model on all slides of a folder"
+        )
         section = Section("Hand on, and use elsewhere", foldable=True, folded=True)
         section.add(row(self.save_model))
-        section.add(row(self.run_slide, self.run_folder))
+        section.add(row(self.run_this, self.run_slide, self.run_folder))
         section.add(Note("A saved model runs on any slide: tissue, features, prediction and map in one go."))
         section.add(Note(RESEARCH_USE))
         self.body.addWidget(section)
@@ -121,18 +126,21 @@ class MapsPage(Page):
     def _export(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Export map", f"{self.session.stage.slide_id}-map.png", EXPORTS)
         if path:
-            self.session.models.export(Path(path))
+            self.session.maps.export(Path(path))
 
     def _save_model(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder that will hold the model")
         if folder and self.session.models.run is not None:
             self.session.models.save_model(Path(folder) / f"{self.session.models.run.name}-model")
 
-    def _run_on(self, *, folder: bool) -> None:
+    def _run_on(self, what: str) -> None:
         bundle = QFileDialog.getExistingDirectory(self, "Folder of the saved model")
         if not bundle:
             return
-        if folder:
+        shown = self.session.stage.slide
+        if what == "shown":
+            target = str(shown.path) if shown is not None else ""
+        elif what == "folder":
             target = QFileDialog.getExistingDirectory(self, "Folder of slides")
         else:
             target, _ = QFileDialog.getOpenFileName(self, "A slide")
@@ -150,21 +158,24 @@ class MapsPage(Page):
                 self.runs.addItem(run.name, run)
         if session.models.run in runs:
             self.runs.setCurrentIndex(runs.index(session.models.run))
-        self.show_map.set_reason(session.models.map_obstacle)
-        self.map_all.set_reason(session.busy_text or ("" if runs else "Train a model first."))
-        shown = session.models.shown is not None
+        self.show_map.set_reason(session.maps.obstacle)
+        ready = session.maps.slides_of("test")
+        none = "Train a model first." if not runs else "" if ready else "No slide with the role test is ready."
+        self.map_all.set_reason(session.busy_text or none)
+        shown = session.maps.shown is not None
         self.export.set_reason("" if shown else "Show a map first.")
-        self.save_model.set_reason("" if session.models.run else "Train a model first.")
+        self.save_model.set_reason(session.models.save_obstacle)
         for button in (self.run_slide, self.run_folder):
             button.set_reason(session.busy_text)
+        self.run_this.set_reason(session.busy_text or ("" if session.stage.slide else "Open a slide first."))
         self._show_badge()
         self._show_look()
-        self.prediction.setText(session.models.prediction_text)
-        self.agreement.setText(session.models.agreement_text)
+        self.prediction.setText(session.maps.prediction_text)
+        self.agreement.setText(session.maps.agreement_text)
         self.hint.setText(self._next_step())
 
     def _show_badge(self) -> None:
-        badge = self.session.models.badge
+        badge = self.session.maps.badge
         self.badge.setVisible(bool(badge))
         self.badge_note.setText("")
         if badge:
@@ -176,20 +187,27 @@ class MapsPage(Page):
             self.badge_note.setText(sentence)
 
     def _show_look(self) -> None:
-        look = self.session.models.look
+        look = self.session.maps.look
         for widget, show in (
             (
                 self.normalisation,
                 lambda: self.normalisation.setCurrentIndex(self.normalisation.findData(look.normalisation)),
             ),
-            (self.colormap, lambda: self.colormap.setCurrentText(look.colormap)),
+            (self.colormap, lambda: self._show_colormap(look.colormap)),
             (self.opacity, lambda: self.opacity.setValue(round(look.opacity * 100))),
             (self.visible, lambda: self.visible.setChecked(look.visible)),
         ):
             widget.blockSignals(True)
             show()
             widget.blockSignals(False)
-        self.visible.setEnabled(self.session.models.shown is not None)
+        nothing = "" if self.session.maps.shown is not None else "No map is shown yet."
+        self.visible.setEnabled(not nothing)
+        self.visible.setToolTip(nothing)
+
+    def _show_colormap(self, name: str) -> None:
+        if self.colormap.findText(name) < 0:  # one chosen in napari's own controls
+            self.colormap.addItem(name)
+        self.colormap.setCurrentText(name)
 
     def _show_hover(self, text: str) -> None:
         self.hover.setText(text or "Move the mouse over the map to read a patch.")
@@ -202,6 +220,8 @@ class MapsPage(Page):
             return "There is no model yet: train one on the page Train."
         if session.stage.slide_id is None:
             return "Open a slide; a test slide gives the fairest picture."
-        if session.models.shown is None:
-            return session.models.map_obstacle or "Press “Show where it looks”. A test slide gives the fairest picture."
+        if session.maps.shown is None:
+            return session.maps.obstacle or "Press “Show where it looks”. A test slide gives the fairest picture."
+        if not session.maps.look.visible:
+            return "The map is hidden: C shows it again."
         return "Bright is where the model looks. Compare with your outlines; C hides the map."

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
     from napari_mil.viewer.session import Session
 
-THUMBNAIL = QSize(64, 48)
-COLUMNS = ("", "Slide", "Label", "Role", "Outlined?", "Patient", "Features")
-PICTURE, SLIDE, LABEL, ROLE, OUTLINED, PATIENT, FEATURES = range(len(COLUMNS))
+THUMBNAIL = QSize(52, 40)
+COLUMNS = ("", "Slide", "Label", "Role", "Outlined?", "Features", "Patient")
+TIPS = {
+    "Outlined?": "Are all lesions outlined? Unanswered counts as no: what is not outlined is unknown.",
+    "Features": "Whether the slide is ready to train with the present settings",
+}
+PICTURE, SLIDE, LABEL, ROLE, OUTLINED, FEATURES, PATIENT = range(len(COLUMNS))
 ROLES = ("", "train", "validation", "test")
 OUTLINED_ANSWERS = ("", "yes", "no")
 
@@ -37,12 +41,16 @@ class SlidesModel(QAbstractTableModel):
         self._session = session
         self._pictures: dict[str, QPixmap | None] = {}
         self._ids: list[str] = []
+        self._project: object = None
         self.reload()
 
     def reload(self) -> None:
         """Take the rows of the project afresh."""
         self.beginResetModel()
         project = self._session.project
+        if project is not self._project:
+            self._project = project
+            self._pictures.clear()  # slides of another project may have the same names
         self._ids = [row.slide_id for row in project.slides] if project else []
         self._rows = {row.slide_id: row for row in project.slides} if project else {}
         self.endResetModel()
@@ -76,6 +84,8 @@ class SlidesModel(QAbstractTableModel):
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
             return COLUMNS[section]
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.ToolTipRole:
+            return TIPS.get(COLUMNS[section])
         return None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
@@ -94,9 +104,13 @@ class SlidesModel(QAbstractTableModel):
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole):
             return self._text(row, column, editing=role == Qt.ItemDataRole.EditRole)
         if role == Qt.ItemDataRole.ToolTipRole:
-            failure = self._session.failure_of(row.slide_id)
+            failure = self._session.preparation.failures.get(row.slide_id)
             return failure or f"{row.slide_id}\n{row.path}"
-        if role == Qt.ItemDataRole.ForegroundRole and column == FEATURES and self._session.failure_of(row.slide_id):
+        if (
+            role == Qt.ItemDataRole.ForegroundRole
+            and column == FEATURES
+            and row.slide_id in self._session.preparation.failures
+        ):
             return QColor("#d55e00")
         return None
 
@@ -112,9 +126,9 @@ class SlidesModel(QAbstractTableModel):
         if column == OUTLINED:
             return {True: "no", False: "yes", None: ""}[row.partial_annotation]
         if column == FEATURES and not editing:
-            if self._session.failure_of(row.slide_id):
+            if row.slide_id in self._session.preparation.failures:
                 return "failed"
-            return "ready" if self._session.has_features(row.slide_id) else ""
+            return "ready" if row.slide_id in self._session.preparation.ready else ""
         return ""
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:

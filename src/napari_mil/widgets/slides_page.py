@@ -9,6 +9,8 @@ from qtpy.QtCore import QItemSelectionModel, QSortFilterProxyModel, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QHeaderView,
@@ -16,7 +18,9 @@ from qtpy.QtWidgets import (
     QTableView,
 )
 
-from .parts import Action, Note, Page, Section, row
+from napari_mil.viewer.words import count, have
+
+from .parts import Action, Note, Page, Section, labelled, row
 from .slides_model import (
     FEATURES,
     LABEL,
@@ -83,25 +87,40 @@ class SlidesPage(Page):
         self.body.addWidget(self.table, 1)
         self.summary = Note()
         self.body.addWidget(self.summary)
-        self.scale = Section("This slide's scale", foldable=True)
+        self.negative = QComboBox()
+        self.negative.setToolTip("Slides with this label count as free of lesions; models count their classes from it")
+        self.negative.textActivated.connect(session.set_negative_label)
+        self.negative_row = labelled("Negative label", self.negative)
+        self.body.addWidget(self.negative_row)
+        self.scale = Section("This slide", foldable=True)
         self._scale_of: object = None
         self.mpp = QDoubleSpinBox(decimals=4, minimum=0.0, maximum=20.0, singleStep=0.05, suffix=" µm/px")
         self.mpp.setSpecialValueText("unknown")
-        self.mpp_slide = Action("For this slide", lambda: self.session.set_mpp(self.mpp.value(), everywhere=False))
+        self.mpp.setKeyboardTracking(False)
+        self.mpp_slide = Action("This slide", lambda: self.session.set_mpp(self.mpp.value()))
         self.mpp_folder = Action(
-            "For its folder",
-            lambda: self.session.set_mpp(self.mpp.value(), everywhere=True),
+            "Its folder",
+            lambda: self.session.set_mpp(self.mpp.value(), "folder"),
             tip="For every slide of the same folder whose file does not say it",
         )
+        self.mpp_scanner = Action(
+            "Its scanner",
+            lambda: self.session.set_mpp(self.mpp.value(), "scanner"),
+            tip="For every slide of the same scanner or format whose file does not say it",
+        )
+        self.label_picture = QCheckBox("Show label and macro picture (may carry a name)")
+        self.label_picture.toggled.connect(session.stage.show_label_picture)
         self.scale_note = Note()
         self.scale.add(self.scale_note)
-        self.scale.add(row(self.mpp, self.mpp_slide, self.mpp_folder))
+        self.scale.add(row(self.mpp, self.mpp_slide, self.mpp_folder, self.mpp_scanner))
+        self.scale.add(self.label_picture)
         self.body.addWidget(self.scale)
         self._open_soon = QTimer(singleShot=True, interval=180)
         self._open_soon.timeout.connect(self._open_current)
         session.project_changed.connect(self._project_changed)
         session.slides_changed.connect(self._slides_changed)
         session.stage.slide_changed.connect(self._slide_changed)
+        session.order = self._ids_in_view
         self.refresh()
 
     def _make_table(self) -> SlideTable:
@@ -114,16 +133,16 @@ class SlidesPage(Page):
             QAbstractItemView.EditTrigger.DoubleClicked | QAbstractItemView.EditTrigger.EditKeyPressed
         )
         table.setIconSize(THUMBNAIL)
-        table.setMinimumHeight(220)
+        table.setMinimumHeight(180)
         vertical, horizontal = table.verticalHeader(), table.horizontalHeader()
         assert vertical is not None
         assert horizontal is not None
         vertical.setDefaultSectionSize(THUMBNAIL.height() + 4)
         vertical.hide()
-        for column, width in ((PICTURE, 70), (LABEL, 58), (ROLE, 70), (OUTLINED, 68), (PATIENT, 56), (FEATURES, 56)):
+        for column, width in ((PICTURE, 56), (LABEL, 58), (ROLE, 64), (OUTLINED, 64), (FEATURES, 58), (PATIENT, 70)):
             table.setColumnWidth(column, width)
         horizontal.setSectionResizeMode(SLIDE, QHeaderView.ResizeMode.Interactive)
-        table.setColumnWidth(SLIDE, 100)
+        table.setColumnWidth(SLIDE, 78)
         labels = ChoiceDelegate(table, lambda: ["", *self.session.label_names], editable=True)
         table.setItemDelegateForColumn(LABEL, labels)
         table.setItemDelegateForColumn(ROLE, ChoiceDelegate(table, lambda: ROLES))
@@ -135,6 +154,11 @@ class SlidesPage(Page):
             "Click: open the slide. Digits 1–9: label the selected slides, 0: no label. PageUp/PageDown: next slide."
         )
         return table
+
+    def _ids_in_view(self) -> list[str]:
+        """Slides as the table is sorted and searched."""
+        rows = range(self.shown.rowCount())
+        return [self.model.slide_id(self.shown.mapToSource(self.shown.index(r, 0)).row()) for r in rows]
 
     # what the person does
 
@@ -198,14 +222,20 @@ class SlidesPage(Page):
         self.hint.setText(self._next_step())
         labels = {name: sum(r.label == name for r in rows) for name in self.session.label_names}
         roles = {name: sum(r.role == name for r in rows) for name in ROLES[1:]}
-        parts = [f"{len(rows)} slides"]
+        parts = [count(len(rows), "slide")]
         parts += [f"{n} {name}" for name, n in labels.items()]
         parts += [f"{name} {n}" for name, n in roles.items() if n]
         self.summary.setText(" · ".join(parts))
         unlabelled = sum(r.label is None for r in rows)
         self.split_button.set_reason(
-            "" if rows and not unlabelled else f"{unlabelled} slides have no label yet: label them first."
+            "Add slides first."
+            if not rows
+            else f"{count(unlabelled, 'slide')} {have(unlabelled)} no label yet: label {_them(unlabelled)} first."
+            if unlabelled
+            else ""
         )
+        self.table_button.set_reason("" if rows else "Add slides first.")
+        self._show_negative()
         slide = self.session.stage.slide
         self.scale.setVisible(slide is not None)
         if slide is not self._scale_of:
@@ -213,8 +243,22 @@ class SlidesPage(Page):
             self.scale.set_folded(slide is not None and slide.mpp_source == "file")
         if slide is not None:
             self.mpp.setValue(slide.mpp[0] if slide.mpp else 0.0)
+            stage = self.session.stage
+            self.label_picture.setEnabled(stage.has_label_picture)
+            self.label_picture.setToolTip("" if stage.has_label_picture else "This file holds no such picture.")
+            self.label_picture.blockSignals(True)
+            self.label_picture.setChecked(stage.showing_label_picture)
+            self.label_picture.blockSignals(False)
             where = {"file": "read from the file", "user": "given by a person"}.get(slide.mpp_source or "", "unknown")
             self.scale_note.setText(f"Micrometres per pixel at full resolution: {where}.")
+
+    def _show_negative(self) -> None:
+        names = self.session.label_names
+        self.negative_row.setVisible(len(names) > 1)
+        if [self.negative.itemText(i) for i in range(self.negative.count())] != names:
+            self.negative.clear()
+            self.negative.addItems(names)
+        self.negative.setCurrentIndex(0)
 
     def _next_step(self) -> str:
         project = self.session.project
@@ -224,11 +268,16 @@ class SlidesPage(Page):
             return "No slides yet: add a folder of slides."
         slide = self.session.stage.slide
         if slide is not None and slide.mpp is None:
-            return "This file does not say how large a pixel is. Give its µm per pixel below, once for its folder."
+            return "This file does not say how large a pixel is. Give its µm per pixel below, or once for its folder."
         rows = project.slides
         if any(r.label is None for r in rows):
             n = sum(r.label is None for r in rows)
-            return f"{n} slides have no label. Select them and press 1–9, or read a table."
+            how = "press 1–9" if self.session.label_names else "double-click its label to write the first"
+            return f"{count(n, 'slide')} {have(n)} no label. Select {_them(n)} and {how}, or read a table."
         if any(r.role is None for r in rows):
             return "Every slide has a label. Now propose a split into train, validation and test."
         return "Slides are ready. Go on to Lesions and outline what the model should look at."
+
+
+def _them(n: int) -> str:
+    return "it" if n == 1 else "them"

@@ -9,6 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QLabel, QListWidget, QListWidgetItem
 
+from napari_mil.viewer.recent import recent_projects
+
 from .parts import Action, Page, Section
 from .table_dialog import choose_table_columns
 
@@ -45,25 +47,33 @@ class StartPage(Page):
         drop.setMinimumHeight(70)
         drop.setStyleSheet("QLabel { border: 1px dashed gray; border-radius: 6px; }")
         self.body.addWidget(drop)
-        section = Section("Recent projects")
+        self.section = Section("Recent projects")
         self.recent = QListWidget()
-        self.recent.itemActivated.connect(self._open_recent)
+        self.recent.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.recent.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.recent.itemClicked.connect(self._open_recent)
-        section.add(self.recent)
-        self.body.addWidget(section)
+        self.recent.itemActivated.connect(self._open_recent)  # the Return key
+        self.section.add(self.recent)
+        self.body.addWidget(self.section)
         self.body.addStretch(1)
         session.project_changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
         self.recent.clear()
-        for folder in self.session.recent_projects():
+        self.section.setVisible(bool(recent_projects()))
+        for folder in recent_projects():
             item = QListWidgetItem(f"{folder.name}\n{folder.parent}")
             item.setData(Qt.ItemDataRole.UserRole, str(folder))
+            item.setToolTip(str(folder))
             self.recent.addItem(item)
 
     def _open_recent(self, item: QListWidgetItem) -> None:
-        self.session.open_project(Path(item.data(Qt.ItemDataRole.UserRole)))
+        folder = Path(item.data(Qt.ItemDataRole.UserRole))
+        if self.session.project is None:  # a double click comes twice
+            self.session.open_project(folder)
+        if self.session.project is None:  # it is gone, and leaves the list
+            self.refresh()
 
     def _from_folder(self) -> None:
         slides = QFileDialog.getExistingDirectory(self, "Folder of slides")

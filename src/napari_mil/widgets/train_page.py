@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QLineEdit, QMenu, QSpinBox
 
 from .curves import Curves
@@ -34,9 +35,9 @@ class TrainPage(Page):
         self.body.addStretch(1)
         for signal in (
             session.project_changed,
-            session.slides_changed,
+            session.obstacles.changed,
             session.models.runs_changed,
-            session.desk.changed,
+            session.desk.busy_changed,
         ):
             signal.connect(self.refresh)
         session.models.epochs_changed.connect(self._show_curves)
@@ -55,15 +56,18 @@ class TrainPage(Page):
         self.epochs = QSpinBox(minimum=1, maximum=2000)
         self.rate = QDoubleSpinBox(minimum=1e-6, maximum=1.0, decimals=6, singleStep=1e-4)
         self.weight = QDoubleSpinBox(minimum=0.0, maximum=1000.0, decimals=3, singleStep=0.1)
-        self.weight.setToolTip("How much the outlines count beside the slide's label")
+        self.weight.setToolTip("How much the outlines count beside the slide's label (the weight λ of the paper)")
         self.seed = QSpinBox(minimum=0, maximum=2**31 - 1, value=2018)
         self.device = QComboBox()
-        self.extra = QLineEdit(placeholderText="aggregator.temperature=0.5 training.patience=20")
-        self.extra.setToolTip("Any other setting of the method, as on the command line: key=value, spaces between")
+        self.extra = QLineEdit(placeholderText="training.patience=20 …")
+        self.extra.setToolTip(
+            "Any other setting of the method, as on the command line: key=value, spaces between,\n"
+            "for instance aggregator.temperature=0.5 training.patience=20"
+        )
         section = Section("Settings", foldable=True, folded=True)
         section.add(labelled("Epochs at most", self.epochs))
         section.add(labelled("Learning rate", self.rate))
-        self.weight_row = section.add(labelled("Outlines' weight λ", self.weight))
+        self.weight_row = section.add(labelled("Outlines count λ", self.weight))
         section.add(labelled("Seed", self.seed))
         section.add(labelled("Device", self.device))
         section.add(labelled("More", self.extra))
@@ -116,7 +120,7 @@ class TrainPage(Page):
             "training.epochs": self.epochs.value(),
             "training.learning_rate": self.rate.value(),
         }
-        if self.weight_row.isVisibleTo(self.settings):
+        if not self.weight_row.isHidden():  # hidden where the method has none; a folded section is still meant
             settings["supervision.weight"] = self.weight.value()
         for item in self.extra.text().split():
             key, _, value = item.partition("=")
@@ -130,6 +134,14 @@ class TrainPage(Page):
 
     # what the session says
 
+    def showEvent(self, event: QShowEvent | None) -> None:
+        super().showEvent(event)
+        self.session.obstacles.watch(True)
+
+    def hideEvent(self, event: QHideEvent | None) -> None:
+        super().hideEvent(event)
+        self.session.obstacles.watch(False)
+
     def refresh(self, *_: object) -> None:
         session = self.session
         self.setEnabled(session.project is not None)
@@ -137,12 +149,13 @@ class TrainPage(Page):
             self.hint.setText("Open a project first.")
             return
         self._fill_choices()
-        obstacles, advice = session.models.obstacles, session.models.advice
-        self.train.set_reason(session.busy_text or (obstacles[0] if obstacles else ""))
+        obstacles, advice = session.obstacles.blocking, session.obstacles.advice
+        looking = "" if session.obstacles.known else "Looking at the slides…"
+        self.train.set_reason(session.busy_text or looking or (obstacles[0] if obstacles else ""))
         self.stop.set_reason("" if session.models.training else "Nothing is being trained.")
         self.resume.set_reason(session.busy_text or session.models.resume_obstacle)
-        self.advice.setText(bullet_list([*obstacles, *advice]))
-        self.advice.setVisible(bool(obstacles or advice) and not session.models.training)
+        self.advice.setText(bullet_list([*obstacles[1:], *advice]))  # the first obstacle is the hint
+        self.advice.setVisible(bool(self.advice.text()) and not session.models.training)
         self._show_curves()
         self.hint.setText(self._next_step(obstacles))
 
@@ -161,6 +174,7 @@ class TrainPage(Page):
             self.runs.clear()
             for run in runs:
                 self.runs.addItem(run.name, run)
+        self.runs.setEnabled(bool(runs))
         if self.session.models.run in runs:
             self.runs.setCurrentIndex(runs.index(self.session.models.run))
 
@@ -184,8 +198,10 @@ class TrainPage(Page):
     def _next_step(self, obstacles: list[str]) -> str:
         if self.session.models.training:
             return "Training. Pan, zoom and outline as you like; stop when the validation curve no longer rises."
+        if not self.session.obstacles.known:
+            return "Looking at the slides…"
         if obstacles:
             return obstacles[0]
         if not self.session.models.runs:
-            return "Ready. “Rank induction” learns from your outlines where to look. Press Train."
+            return "Ready. “Rank induction” learns from your outlines where to look. Press “Train”."
         return "Go on to Maps to see where this model looks, or train another method to compare."
