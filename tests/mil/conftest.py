@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from napari_mil.mil import Bag, Method
+from napari_mil.errors import Cancelled
+from napari_mil.mil import Bag, EpochReport, Method, Run, fit
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-
-MakeBags = Callable[..., list[Bag]]
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +70,39 @@ def quick(preset: str = "rank_induction", **settings: object) -> Method:
         **small.get(method.aggregator.name, {}),
     }
     return method.with_settings({**base, **{key.replace("__", "."): value for key, value in settings.items()}})
+
+
+def finish(training: Generator[EpochReport, None, Run]) -> tuple[list[EpochReport], Run]:
+    """Every report, and the run."""
+    reports = []
+    while True:
+        try:
+            reports.append(next(training))
+        except StopIteration as stop:
+            return reports, stop.value
+
+
+def same(one: Run, other: Run) -> bool:
+    return one.weights.keys() == other.weights.keys() and all(
+        torch.equal(one.weights[key], other.weights[key]) for key in one.weights
+    )
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("baseline") / "run"
+    method = quick("mhim_abmil_c16").with_settings({"mining.kind": "none"})
+    finish(fit(method, make_bags(7, seed=1, prefix="t"), make_bags(4, seed=2, prefix="v"), out=folder))
+    return folder
+
+
+class Stop:
+    """Raises `Cancelled` after so many slides."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, done: int, total: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Cancelled

@@ -112,8 +112,9 @@ class Run:
             model.load_state_dict(self.weights, strict=True)
         except RuntimeError as error:
             where = f"{self.folder}: " if self.folder else ""
+            what = " ".join(str(error).split()).partition(": ")[2]  # torch's list, on one line
             raise TrainingError(
-                f"{where}the weights do not fit the network that run.json describes. {error}"
+                f"{where}the weights do not fit the network that run.json describes: {what} Train it again."
             ) from error
         return model.eval()
 

@@ -1,0 +1,123 @@
+"""No setting without effect: each one, changed, changes the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from napari_mil.mil import Method, fit, predict
+
+from .conftest import finish, make_bags, quick
+
+COMMON = {
+    "training.epochs": 5,
+    "training.optimizer": "adamw",
+    "training.learning_rate": 0.02,
+    "training.schedule": "cosine",
+    "training.weight_decay": 0.1,
+    "training.accumulate": 1,
+    "training.accumulation_tail": "full",
+    "training.sampler": "balanced",
+    "task.class_weight": 3.0,
+    "task.classes": ["benign", "malignant"],
+}
+LESIONS = {"supervision.weight": 0.5, "supervision.shuffle_labels": True}
+ATTENTION = {"aggregator.threshold": 0.8, "aggregator.temperature": 0.5}
+NETWORK = {"aggregator.binary_head": "two", "aggregator.initialisation": "xavier"}
+LONG = {"training.epochs": 12}
+FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, settings to flip
+    ("rank_induction", {"aggregator.threshold": None, "task.class_weight": "none", "training.sampler": "shuffled"}, {
+        **COMMON, **LESIONS, **ATTENTION, **NETWORK,
+        "aggregator.hidden": 5,
+        "supervision.sigma": 2.0,
+        "supervision.margin": 1.0,
+        "supervision.pairs": "all",
+        "supervision.sample": 2,
+        "supervision.cross_slide_negatives": 4,
+    }),
+    ("rank_induction", {"training.schedule": "cosine"}, {"training.min_learning_rate": 0.005}),
+    ("rank_induction", {"training.patience": 1, "training.min_epochs": 0, **LONG, "training.learning_rate": 1.0},
+     {"training.patience": 6, "training.min_epochs": 11}),
+    ("rank_induction", {**LONG, "training.learning_rate": 0.3, "training.patience": None},
+     {"training.monitor": "val_auroc"}),
+    ("attention_induction", {}, {**LESIONS}),
+    ("patch_classifier", {}, {
+        **LESIONS,
+        "aggregator.hidden": 4,
+        "aggregator.initialisation": "xavier",
+        "supervision.bag_weight": 1.0,
+        "supervision.balanced": False,
+    }),
+    ("patch_classifier", {"supervision.bag_weight": 1.0}, {"aggregator.top_k": 3}),
+    ("ab_mil", {}, {
+        **ATTENTION, **NETWORK,
+        "aggregator.gated": True,
+        "aggregator.stem": "tabular",
+        "aggregator.attention_dim": 7,
+        "aggregator.dropout": 0.5,
+    }),
+    ("mean", {"aggregator.stem_dim": 8}, {
+        "aggregator.stem_dim": 9, "aggregator.dropout": 0.5, "aggregator.binary_head": "single",
+        "aggregator.initialisation": "torch",
+    }),
+    ("max", {"aggregator.stem_dim": 8}, {
+        "aggregator.stem_dim": 9, "aggregator.dropout": 0.5, "aggregator.binary_head": "single",
+        "aggregator.initialisation": "torch",
+    }),
+    ("mhim_abmil_c16", {"mining.high": 0.2, "mining.momentum": 0.5}, {
+        **ATTENTION,
+        "aggregator.gated": True,
+        "aggregator.activation": "gelu",
+        "aggregator.stem_dim": 9,
+        "aggregator.attention_dim": 9,
+        "aggregator.dropout": 0.5,
+        "aggregator.binary_head": "single",
+        "aggregator.initialisation": "torch",
+        "mining.high": 0.4,
+        "mining.low": 0.3,
+        "mining.random": 0.2,
+        "mining.high_random": 1.0,
+        "mining.high_decay": "none",
+        "mining.momentum": 0.9,
+        "mining.momentum_schedule": "cosine",
+        "mining.consistency_weight": 0.5,
+        "mining.consistency_temperature": 0.5,
+        "mining.teacher_mode": "train",
+        "mining.teacher": "BASELINE",
+    }),
+    ("mhim_abmil_c16", {"mining.teacher": "BASELINE"}, {"mining.student_init": "none"}),
+]  # fmt: skip
+CASES = [(preset, base, key, value) for preset, base, flips in FLIPS for key, value in flips.items()]
+
+
+def fingerprint(method: Method) -> list:
+    """Everything that a person could tell a run by."""
+    train, validation = make_bags(7, seed=1, prefix="t", size=20), make_bags(4, seed=2, prefix="v")
+    reports, run = finish(fit(method, train, validation))
+    facts = [(r.train_loss, r.val_loss, r.val_auroc, tuple(r.parts.values())) for r in reports]
+    prediction = predict(run, validation[1])
+    return [facts, run.best_epoch, run.classes, prediction.logits.tolist(), prediction.attention.tolist()]
+
+
+@pytest.mark.parametrize(("preset", "base", "key", "value"), CASES, ids=[f"{c[0]}-{c[2]}" for c in CASES])
+def test_setting_has_an_effect(preset: str, base: dict, key: str, value: object, baseline: Path) -> None:
+    def real(settings: dict) -> dict:
+        return {k: str(baseline) if v == "BASELINE" else v for k, v in settings.items()}
+
+    method = quick(preset).with_settings(real(base))
+    flipped = method.with_settings(real({key: value}))
+    assert flipped != method
+    assert fingerprint(flipped) != fingerprint(method)
+
+
+def owner(preset: str, key: str) -> str:
+    """The kind that a setting belongs to: ab_mil, rank, mhim, …; training has but one."""
+    settings, part = Method.preset(preset).settings(), key.split(".")[0]
+    return settings.get(f"{part}.name") or settings.get(f"{part}.kind") or part
+
+
+def test_no_setting_is_forgotten_above() -> None:
+    flipped = {(owner(preset, key), key) for preset, _, flips in FLIPS for key in flips}
+    every = {(owner(preset, key), key) for preset in Method.presets() for key in Method.preset(preset).settings()}
+    assert {(kind, key) for kind, key in every - flipped if key.split(".")[1] not in ("name", "kind")} == set()
