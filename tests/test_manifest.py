@@ -127,6 +127,7 @@ def test_the_tile_cache_takes_the_size_that_was_set() -> None:
 
 def test_the_wheel_and_the_source_archive_carry_the_manifest(tmp_path: Path) -> None:
     pytest.importorskip("build")
+    pytest.importorskip("hatchling")
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
         capture_output=True,
