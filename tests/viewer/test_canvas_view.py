@@ -28,7 +28,7 @@ def stage(make_napari_viewer, hand):
     y, x = np.mgrid[:6, :8]
     grid = PatchGrid(np.column_stack([x.ravel(), y.ravel()]) * 224 + 32, 224, 224, (0.5, 0.5))
     scores = np.linspace(0, 1, len(grid))
-    viewer.window.resize(800, 650)
+    viewer.window.resize(700, 550)
     touch = hand(viewer)
     touch.settle(100)
     viewer.fit_to_view()
@@ -134,8 +134,8 @@ def test_real_slides_switch_within_a_second(make_napari_viewer, hand, shared_dat
 
 def test_a_slow_slide_never_holds_up_the_window(make_napari_viewer, hand):
     viewer = make_napari_viewer(show=True)
-    viewer.window.resize(700, 600)
-    slide = FakeSlide(6000, 6000, delay_s=0.25)
+    viewer.window.resize(600, 450)
+    slide = FakeSlide(3000, 3000, delay_s=0.25)
     shown = show_slide(viewer, slide)
     touch = hand(viewer)
     touch.settle(100)
@@ -150,14 +150,14 @@ def test_a_slow_slide_never_holds_up_the_window(make_napari_viewer, hand):
     timer = QTimer()
     timer.timeout.connect(beat)
     timer.start(5)
-    go_to(viewer, (700, 700), 20)
+    go_to(viewer, (300, 300), 20)
     for step in range(15):
-        viewer.scene.camera.center = (0, 700 + 40 * step, 700 + 40 * step)
+        viewer.scene.camera.center = (0, 300 + 40 * step, 300 + 40 * step)
         QTest.qWait(20)
     timer.stop()
     assert slide.views[0].loaded < 30  # they were not waited for: each takes 0.25 s
     assert np.percentile(gaps, 90) < 0.25
-    center = go_to(viewer, (1500, 1500), 20) or np.array([3000, 3000])
+    center = go_to(viewer, (1000, 1000), 20) or np.array([2000, 2000])
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline:
         QTest.qWait(50)
