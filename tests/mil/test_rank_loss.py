@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from napari_mil.errors import MethodError
 from napari_mil.mil import rank_loss
+from napari_mil.mil.supervision.pair_sums import by_blocks, by_cells, cell_width
 
 PAIRS = ("lesion_vs_non", "symmetric", "all")
 
@@ -121,18 +124,67 @@ def test_refusals() -> None:
         rank_loss(torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.long))
 
 
-def test_memory_does_not_grow_with_the_pairs() -> None:
-    """4,000 × 46,000 pairs would be 1.5 GB; the loss takes blocks of 8 MB."""
-    import tracemalloc
+class TestSumsOverCells:
+    """The fast way against the plain one, in float64."""
 
-    psutil = pytest.importorskip("psutil")
-    s = torch.linspace(-3, 3, 50_000, requires_grad=True)
-    y = (torch.arange(50_000) % 25 < 2).long()
-    process = psutil.Process()
-    tracemalloc.start()
-    before = process.memory_info().rss
-    rank_loss(s, y).backward()
-    grown = process.memory_info().rss - before
-    tracemalloc.stop()
-    assert grown < 100e6
-    assert torch.isfinite(s.grad).all()
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.integers(1, 40),
+        st.integers(1, 400),
+        st.sampled_from([0.0, 1e-12, 1e-3, 0.5, 4.0, 30.0, 150.0]),
+        st.sampled_from([0.0, 25.0, -25.0, 300.0]),
+        st.sampled_from([0.0, 1.5]),
+        st.integers(0, 99),
+    )
+    def test_equals_pair_by_pair(self, n: int, m: int, spread: float, apart: float, shift: float, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        a = (torch.rand(n, generator=generator, dtype=torch.float64) - 0.5) * spread + apart
+        b = (torch.rand(m, generator=generator, dtype=torch.float64) - 0.5) * spread
+        width = cell_width(a, b)
+        for got, wanted in zip(by_cells(a, b, shift, width), by_blocks(a, b, shift), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)  # relative, each gradient for itself
+
+    def test_of_all_lengths_of_series(self) -> None:
+        a, b = torch.linspace(-2, 3, 60, dtype=torch.float64), torch.linspace(-4, 5, 200, dtype=torch.float64)
+        for width in (1 / 64, 1 / 16, 0.2, 0.5, 1.0):
+            for got, wanted in zip(by_cells(a, b, 0.3, width), by_blocks(a, b, 0.3), strict=True):
+                torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
+
+    def test_scores_that_range_too_far_are_taken_pair_by_pair(self) -> None:
+        s = torch.linspace(-3000, 3000, 1200, dtype=torch.float64)
+        assert cell_width(s, s) is None
+        y = torch.arange(1200) % 2
+        assert rank_loss(s, y).item() == pytest.approx(definition(s.numpy(), y.numpy(), 1, 0, "lesion_vs_non"))
+
+    @pytest.mark.parametrize("pairs", PAIRS)
+    def test_large_bags_go_over_cells(self, pairs: str) -> None:
+        s = torch.randn(3000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+        y = (torch.arange(3000) % 7 == 0).long()
+        loss = rank_loss(s, y, sigma=1.2, margin=0.3, pairs=pairs)
+        wanted = definition(s.detach().numpy(), y.numpy(), 1.2, 0.3, pairs)
+        assert loss.item() == pytest.approx(wanted, rel=1e-12)
+        (gradient,) = torch.autograd.grad(loss, s)
+        at = [0, 5, 7]
+        for k in at:  # by central differences of the definition
+            values = []
+            for step in (1e-5, -1e-5):
+                moved = s.detach().numpy().copy()
+                moved[k] += step
+                values.append(definition(moved, y.numpy(), 1.2, 0.3, pairs))
+            assert gradient[k].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
+
+    def test_many_pairs_take_little_time_and_memory(self) -> None:
+        """10,000 × 90,000 pairs would be 7 GB; it takes tens of milliseconds and a few MB."""
+        psutil = pytest.importorskip("psutil")
+        s = torch.randn(100_000, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        y = (torch.arange(100_000) % 10 == 0).long()
+        rank_loss(s, y).backward()
+        before = psutil.Process().memory_info().rss
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            rank_loss(s, y).backward()
+            times.append(time.perf_counter() - start)
+        assert psutil.Process().memory_info().rss - before < 100e6
+        assert min(times) < 1.0
+        assert torch.isfinite(s.grad).all()

@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from napari_mil.errors import MethodError
 
+from .pair_sums import softplus_pair_sum
+
 PAIRS = ("lesion_vs_non", "symmetric", "all")
-BLOCK = 1 << 20
-"""Pairs looked at together: 8 MB in float64, small enough for a cache."""
-
-
-class _SoftplusPairSum(torch.autograd.Function):
-    """Σ_ij softplus(b_j − a_i + shift) over all pairs, and its gradient, in O(n + m) memory.
-
-    d/db_j = Σ_i σ(b_j − a_i + shift),  d/da_i = −Σ_j σ(b_j − a_i + shift)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, shift: float) -> Tensor:
-        total = a.new_zeros(())
-        to_a, to_b = torch.empty_like(a), torch.zeros_like(b)
-        rows = max(1, BLOCK // len(b))
-        for start in range(0, len(a), rows):
-            t = (b + shift)[None, :] - a[start : start + rows, None]  # (rows, m)
-            total += torch.nn.functional.softplus(t, threshold=60.0).sum()
-            t.sigmoid_()
-            to_a[start : start + rows] = -t.sum(dim=1)
-            to_b += t.sum(dim=0)
-        ctx.save_for_backward(to_a, to_b)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        to_a, to_b = ctx.saved_tensors
-        return gradient * to_a, gradient * to_b, None
-
-
-def softplus_pair_sum(a: Tensor, b: Tensor, shift: float) -> Tensor:
-    """Σ_ij softplus(b_j − a_i + shift), a (n,), b (m,) → scalar."""
-    total: Tensor = _SoftplusPairSum.apply(a, b, shift)
-    return total
 
 
 def rank_loss(
@@ -67,7 +31,8 @@ def rank_loss(
     - "all" (its default): 1/N² {Σ [sp(−σ_s (d − m)) + sp(−σ_s (d + m))]
       + Σ_same class ½[sp(σ_s (d − m)) + sp(−σ_s (d − m))]}
 
-    All pairs are taken exactly, in memory that grows with N, not with the number of pairs, and in float64 inside.
+    All pairs are taken exactly, in float64 inside, with memory that grows with N, not with the number of pairs; on a
+    CPU time grows with N, too (see `pair_sums`).
 
     Parameters
     ----------
