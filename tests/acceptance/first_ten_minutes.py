@@ -95,6 +95,11 @@ class Player:
             page.ensureWidgetVisible(widget)
             self.wait(0.02)
 
+    def click_when_on(self, widget: QWidget, timeout: float = 30.0) -> None:
+        """Click a button as soon as it is on."""
+        self.until(f"{widget.toolTip()!r} no longer holds", widget.isEnabled, timeout)
+        self.click(widget)
+
     def page(self, title: str) -> Any:
         """Click a page's tab."""
         titles = [page.title for page in self.dock.pages]
@@ -332,13 +337,17 @@ def _train(p: Player, figures: dict[str, Any], epochs: int) -> None:
         assert "recommended" in page.preset.currentText()
         p.click(page.settings.title)
         page.epochs.setValue(epochs)
-        p.click(page.train)
+        page.extra.setText("training.patience=1000")  # so that there is something left to stop
+        p.click_when_on(page.train)
         p.until("the curve has three points", lambda: len(p.session.models.epochs) >= 3, 180)
+        before = p.viewer.scene.camera.center
         centre = p.canvas.rect().center()
-        for i in range(6):
-            p.drag(centre, centre + QPoint(40 * (-1) ** i, 25))
+        for i in range(2):
+            p.drag(centre, centre + QPoint(40 * (-1) ** i, 25), steps=6)
+        assert p.viewer.scene.camera.center != before, "the picture did not move"
     with p.step("cancel", "Training stopped, the best epoch kept"):
         start = time.monotonic()
+        assert p.session.models.training, "the training was over before it could be stopped: give it more epochs"
         p.click(page.stop)
         keep_best = next(a for a in page.stop_menu.actions() if "best" in a.text())
         _choose_in_menu(page.stop_menu, keep_best)
@@ -347,7 +356,7 @@ def _train(p: Player, figures: dict[str, Any], epochs: int) -> None:
         assert p.session.models.run is not None
         assert (p.session.models.run / "best.safetensors").exists()
     with p.step("resume", "Training resumed and finished"):
-        p.click(page.resume)
+        p.click_when_on(page.resume)
         p.until("training goes on", lambda: p.session.models.training, 30)
         p.until("training is done", lambda: p.session.desk.running is None, 600)
         figures["epochs"] = len(p.session.models.epochs)
@@ -368,8 +377,7 @@ def _look(p: Player, figures: dict[str, Any]) -> None:
     page = p.page("Maps")
     with p.step("map", "Where the model looks on a held-out slide"):
         start = time.monotonic()
-        p.until("a map can be made", lambda: page.show_map.isEnabled(), 30)
-        p.click(page.show_map)
+        p.click_when_on(page.show_map)
         p.until("the map is shown", lambda: p.session.maps.shown is not None, 60)
         figures["map_seconds"] = round(time.monotonic() - start, 2)
         p.until("the score is held against the outlines", lambda: p.session.maps.agreement_text, 20)

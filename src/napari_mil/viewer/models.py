@@ -162,9 +162,11 @@ class Models:
     @property
     def run_text(self) -> str:
         """What came of the chosen run, in a line or two."""
-        if self.run is None or self.run_in_training:
+        if self.run is None:
             return ""
-        lines = []
+        lines = list(dict.fromkeys(str(note) for epoch in self.epochs for note in epoch.get("notes") or ()))
+        if self.run_in_training:
+            return "\n".join(lines)
         if self.epochs:
             best = self.epochs[-1]["best_epoch"]
             at_best = next((e for e in self.epochs if e["epoch"] == best), self.epochs[-1])
@@ -247,8 +249,6 @@ class Models:
         if str(run) != getattr(job.spec, "out", None):
             return  # of a project that is closed
         self._live = (run, [e for e in epochs if e["epoch"] < report["epoch"]] + [report])
-        for note in report.get("notes") or ():
-            self._session.say(note, "warning")
         self.epochs_changed.emit()
 
     # handing on

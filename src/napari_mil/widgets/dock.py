@@ -27,7 +27,7 @@ from .job_strip import JobStrip
 from .lesions_page import LesionsPage
 from .maps_page import MapsPage
 from .navigator import Navigator
-from .parts import ACCENT, RESEARCH_USE, Note
+from .parts import ACCENT, DOCK_WIDTH, RESEARCH_USE, Note
 from .slides_page import SlidesPage
 from .start_page import StartPage
 from .train_page import TrainPage
@@ -82,7 +82,7 @@ class MilDock(QWidget):
         super().__init__()
         self.session = session or Session(napari_viewer)
         self.setObjectName("napari-mil dock")
-        self.setMinimumWidth(400)
+        self.setMinimumWidth(DOCK_WIDTH)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)

@@ -171,11 +171,9 @@ class FeaturesPage(Page):
         ready, failures = len(session.preparation.ready), session.preparation.failures
         missing = len(project) - ready
         self.patch_note.setText(session.stage.patches.note)
-        self.patch_note.setVisible(bool(session.stage.patches.note))
         if missing and self.isVisible():
             session.preparation.work_out_estimate()
         self.estimate.setText(_estimate_text(session.preparation.estimate, missing))
-        self.estimate.setVisible(bool(self.estimate.text()))
         self.state.setText(_state_text(ready, len(project), failures))
         self._switch(missing, failures)
         self.hint.setText(self._next_step(ready, missing, len(failures)))

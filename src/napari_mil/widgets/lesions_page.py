@@ -83,14 +83,13 @@ class LesionsPage(Page):
         section = Section("Draw")
         names = list(self.buttons)
         section.add(row(*(self.buttons[t] for t in names[:3])))
-        section.add(row(*(self.buttons[t] for t in names[3:])))
-        section.add(row(self.undo, self.redo))
+        section.add(row(*(self.buttons[t] for t in names[3:]), self.undo, self.redo))
         self.body.addWidget(section)
 
     def _add_classes(self) -> None:
         section = Section("Class of what you draw (keys 1–9)")
         self.classes = QListWidget()
-        self.classes.setMaximumHeight(170)
+        self.classes.setMaximumHeight(150)
         self.classes.itemClicked.connect(
             lambda item: self.session.stage.outlines.use_class(self._class_names[self.classes.row(item)])
         )

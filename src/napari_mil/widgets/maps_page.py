@@ -67,7 +67,8 @@ class MapsPage(Page):
         self.badge = QLabel()
         self.badge.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.badge_note = Note()
-        self.body.addWidget(row(self.badge, self.badge_note, stretch_last=True))
+        self.badge_row = row(self.badge, self.badge_note, stretch_last=True)
+        self.body.addWidget(self.badge_row)
 
     def _add_look(self) -> None:
         self.normalisation = QComboBox()
@@ -176,7 +177,7 @@ class MapsPage(Page):
 
     def _show_badge(self) -> None:
         badge = self.session.maps.badge
-        self.badge.setVisible(bool(badge))
+        self.badge_row.setVisible(bool(badge))
         self.badge_note.setText("")
         if badge:
             colour, sentence = BADGES[badge]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 ACCENT = "#3a7ca5"  # one colour that reads on napari's light and dark themes
+DOCK_WIDTH = 400  # leaves half of a laptop's screen to the slide
 RESEARCH_USE = "For research use only. Not for diagnosis."
 
 
@@ -33,13 +34,18 @@ class Hint(QLabel):
 
 
 class Note(QLabel):
-    """A quiet line: a count, an explanation."""
+    """A quiet line: a count, an explanation; takes no room while it has nothing to say."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text)
         self.setWordWrap(True)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setStyleSheet("QLabel { font-size: 11px; }")
+        self.setVisible(bool(text))
+
+    def setText(self, text: str | None) -> None:
+        super().setText(text)
+        self.setVisible(bool(text))
 
 
 class Action(QPushButton):
@@ -115,6 +121,10 @@ class Page(QScrollArea):
         self.hint = Hint()
         self.body.addWidget(self.hint)
         self.setWidget(inner)
+
+    def sizeHint(self) -> QSize:
+        """The dock's width does not follow the longest line of a page."""
+        return QSize(DOCK_WIDTH, super().sizeHint().height())
 
     def refresh(self) -> None:
         """Show the session as it is now."""

@@ -108,7 +108,7 @@ class SlidesPage(Page):
             lambda: self.session.set_mpp(self.mpp.value(), "scanner"),
             tip="For every slide of the same scanner or format whose file does not say it",
         )
-        self.label_picture = QCheckBox("Show label and macro picture (may carry a name)")
+        self.label_picture = QCheckBox("Label and macro picture (may carry names)")
         self.label_picture.toggled.connect(session.stage.show_label_picture)
         self.scale_note = Note()
         self.scale.add(self.scale_note)
@@ -139,10 +139,10 @@ class SlidesPage(Page):
         assert horizontal is not None
         vertical.setDefaultSectionSize(THUMBNAIL.height() + 4)
         vertical.hide()
-        for column, width in ((PICTURE, 56), (LABEL, 58), (ROLE, 64), (OUTLINED, 64), (FEATURES, 58), (PATIENT, 70)):
+        for column, width in ((PICTURE, 54), (LABEL, 54), (ROLE, 68), (OUTLINED, 68), (FEATURES, 62), (PATIENT, 60)):
             table.setColumnWidth(column, width)
         horizontal.setSectionResizeMode(SLIDE, QHeaderView.ResizeMode.Interactive)
-        table.setColumnWidth(SLIDE, 78)
+        table.setColumnWidth(SLIDE, 66)
         labels = ChoiceDelegate(table, lambda: ["", *self.session.label_names], editable=True)
         table.setItemDelegateForColumn(LABEL, labels)
         table.setItemDelegateForColumn(ROLE, ChoiceDelegate(table, lambda: ROLES))

@@ -154,8 +154,8 @@ class TrainPage(Page):
         self.train.set_reason(session.busy_text or looking or (obstacles[0] if obstacles else ""))
         self.stop.set_reason("" if session.models.training else "Nothing is being trained.")
         self.resume.set_reason(session.busy_text or session.models.resume_obstacle)
-        self.advice.setText(bullet_list([*obstacles[1:], *advice]))  # the first obstacle is the hint
-        self.advice.setVisible(bool(self.advice.text()) and not session.models.training)
+        told = [] if session.models.training else [*obstacles[1:], *advice]  # the first obstacle is the hint
+        self.advice.setText(bullet_list(told))
         self._show_curves()
         self.hint.setText(self._next_step(obstacles))
 
