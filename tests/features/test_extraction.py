@@ -83,6 +83,25 @@ def test_done_already(slide: FakeSlide, grid: PatchGrid, tmp_path: Path) -> None
     assert encoder.batches == []
 
 
+def test_done_in_half_precision_is_not_done_in_single(slide: FakeSlide, grid: PatchGrid, tmp_path: Path) -> None:
+    out = tmp_path / "s.h5"
+    for dtype, message in (
+        ("float16", "Reading the first patches."),
+        ("float32", "Reading the first patches."),
+        ("float16", "Already done with these settings."),
+    ):
+        reports, _ = run(slide, grid, "texture", out, dtype=dtype)
+        assert reports[0].message == message
+    assert read_features(out, dtype=None).features.dtype == np.float32
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(slide: FakeSlide, grid: PatchGrid, tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(FeatureError, match="cannot be written") as error:
+        run(slide, grid, "texture", tmp_path / "a file" / "s.h5")
+    assert "Errno" not in str(error.value)
+
+
 def test_cancelled_and_gone_on_with_gives_the_same_file(slide: FakeSlide, grid: PatchGrid, tmp_path: Path) -> None:
     encoder = get_encoder("texture")
     _, whole = run(slide, grid, encoder, tmp_path / "whole.h5", batch_size=8)

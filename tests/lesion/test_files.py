@@ -43,6 +43,7 @@ def test_content_not_suffix_says_what_it_is(tmp_path: Path, name: str, format: s
         (b"<ASAP_Annotations><Annotations>", "not well-formed XML at line 1"),
         (b"<html></html>", "first element is <html>"),
         (b"\xff\xd8\xff\xe0 jpeg", "neither text nor XML"),
+        (b"slide_id,path\ns1,s1.svs\n", "neither XML nor JSON"),
         (b"\x1f\x8b\x08\x00 not gzip", "gzip"),
         (gzip.compress(b"[]" * 100)[:-9], "gzip"),
         (b"[" * 100_000, "JSON"),

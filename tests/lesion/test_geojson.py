@@ -168,6 +168,13 @@ def test_bad_outlines_are_listed_and_the_rest_loads(tmp_path: Path) -> None:
     assert "not a finite number" in lesions.problems[2]
 
 
+def test_repaired_outlines_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "bowties.geojson"
+    rings = [[[x, 0], [x + 10, 10], [x + 10, 0], [x, 10], [x, 0]] for x in (0, 20, 40)]
+    path.write_text(json.dumps([{"type": "Polygon", "coordinates": [ring]} for ring in rings]))
+    assert read_lesions(path).problems == ("3 outlines crossed or touched themselves and were repaired.",)
+
+
 def test_lines_points_and_heights() -> None:
     features = [
         {"type": "LineString", "coordinates": [[0, 0, 0], [5, 5, 0]]},

@@ -113,7 +113,7 @@ def extract(
     out_px = patch_px if patch_px is not None and encoder.any_size else encoder.input_px
     header = _header(slide, grid, encoder, out_px, target_mpp, tissue)
     total = len(grid)
-    if resume and is_complete(out, header, grid, encoder.dim):
+    if resume and is_complete(out, header, grid, encoder.dim, dtype):
         yield ExtractReport(slide_id, total, total, 0.0, 0.0, "Already done with these settings.")
         return out
 

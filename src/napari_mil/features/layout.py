@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -165,4 +166,5 @@ def sentences(path: Path, verb: str) -> Iterator[None]:
             if verb == "written"
             else ("The file is damaged or cut off: delete it and extract or import the features anew.")
         )
-        raise FeatureError(f"{path} cannot be {verb} ({error}). {advice}") from error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error  # HDF5 is wordy
+        raise FeatureError(f"{path} cannot be {verb} ({reason}). {advice}") from error

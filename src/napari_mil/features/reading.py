@@ -83,15 +83,17 @@ class Features:
         }
 
 
-def is_complete(path: Path, header: FeatureHeader, grid: PatchGrid, dim: int) -> bool:
-    """Whether a finished file with exactly these parameters is already there."""
+def is_complete(path: Path, header: FeatureHeader, grid: PatchGrid, dim: int, dtype: str) -> bool:
+    """Whether a finished file with exactly these parameters, its numbers no coarser than `dtype`, is already there."""
     import h5py
 
     if not path.is_file():
         return False
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
-            return bool(file.attrs.get("done", False)) and same_rows(file, header, grid, dim, None)
+            if not (file.attrs.get("done", False) and same_rows(file, header, grid, dim, None)):
+                return False
+            return bool(file["features"].dtype.itemsize >= np.dtype(dtype).itemsize)
     except OSError:
         return False
 

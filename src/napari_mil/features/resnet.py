@@ -130,7 +130,7 @@ def _read_state(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
+        sentence = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise FeatureError(
             f"{path} cannot be read as weights ({sentence}). Expected a .pth or .safetensors file."
         ) from error

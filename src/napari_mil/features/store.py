@@ -56,7 +56,8 @@ class FeatureWriter:
         self._header = header
         self._buffer: list[npt.NDArray[Any]] = []
         self._buffered = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with sentences(self.path, "written"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file: Any = (self._reopen() if resume else None) or self._create()
         self.rows_done = int(self._file.attrs["rows_done"])
 

@@ -90,6 +90,10 @@ def _json(data: bytes, where: str) -> Any:
             f"{where}: neither text nor XML; expected one of: {'; '.join(FORMATS.values())}. Is it another file?"
         ) from None
     except json.JSONDecodeError as error:
+        if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+            raise LesionError(
+                f"{where}: neither XML nor JSON; expected one of: {'; '.join(FORMATS.values())}. Is it another file?"
+            ) from None
         raise LesionError(
             f"{where}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); expected a complete "
             "file. Export it again, it may have been cut off."

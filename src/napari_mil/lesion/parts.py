@@ -112,9 +112,9 @@ class Collector:
                 repaired += 1
             self.lesions[i] = self.lesions[i].with_geometry(fixed)
         if repaired:
-            self.problems.insert(
-                0, f"{repaired} outline{'s' if repaired > 1 else ''} crossed or touched itself and was repaired."
-            )
+            one = "1 outline crossed or touched itself and was repaired."
+            many = f"{repaired} outlines crossed or touched themselves and were repaired."
+            self.problems.insert(0, one if repaired == 1 else many)
         return LesionSet([lesion for lesion in self.lesions if not lesion.geometry.is_empty], self.problems, meta)
 
 

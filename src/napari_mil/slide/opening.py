@@ -95,6 +95,6 @@ def _source(path: Path) -> PixelSource:
     if magic.startswith(_IMAGE_MAGIC) or (magic[:4] == b"RIFF" and magic[8:12] == b"WEBP"):
         return open_plain(path)
     raise SlideError(
-        f"{path.name} is not a slide that can be read: its content is neither of the formats {_KNOWN}; is the file "
+        f"{path.name} is not a slide that can be read: its content is none of {_KNOWN}; is the file "
         f"damaged, incomplete, or does its name end wrongly?"
     )
