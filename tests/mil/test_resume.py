@@ -159,8 +159,8 @@ class TestFolder:
     def test_nothing_half_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "a.json"
         write_bytes(path, b"old")
-        monkeypatch.setattr("os.replace", lambda a, b: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="disk full"):
+        monkeypatch.setattr("os.replace", lambda a, b: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(TrainingError, match=r"a.json cannot be written: No space left.*can be resumed"):
             write_bytes(path, b"new")
         assert path.read_bytes() == b"old"
 

@@ -6,6 +6,8 @@ Everything here is loaded on first use: describing a method or a bag needs no to
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # public name → the module it lives in
@@ -72,11 +74,22 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'napari_mil.mil' has no attribute {name!r}")
-    module = importlib.import_module(f".{_PUBLIC[name]}", __name__)
-    value = getattr(module, name)
-    globals()[name] = value  # also where the module has the name of its function: fit, predict
+    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Room(ModuleType):
+    """Importing the modules `fit` and `predict` must not hide the functions of the same names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in _PUBLIC:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Room

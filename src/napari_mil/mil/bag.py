@@ -147,7 +147,7 @@ class Bag:
             raise TrainingError(
                 f"Slide {self.slide_id}: tissue pixels of shape {tissue.shape}; expected {n} counts, none negative."
             )
-        return tissue
+        return np.array(tissue)
 
 
 def _check_finite(features: Any, slide_id: str) -> None:

@@ -19,13 +19,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Another program that just reads the old file (a viewer, a virus scanner) makes Windows refuse the exchange for a
     moment; it is tried for two seconds.
+
+    Raises
+    ------
+    TrainingError
+        No space, no permission, or held open by another program.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _exchange(part, path)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written: {error.strerror or error}. Free space on the disk or choose another folder; "
+            "what was written before is kept and can be resumed."
+        ) from error
+
+
+def _exchange(part: Path, path: Path) -> None:
     for _ in range(20):
         try:
             os.replace(part, path)
