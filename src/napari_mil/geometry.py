@@ -126,13 +126,15 @@ class PatchGrid:
 def level0_to_world(xy: npt.ArrayLike, mpp: float | Sequence[float]) -> npt.NDArray[np.float64]:
     """Level-0 points (…, 2) as (x, y) → world points (…, 2) as (y, x) in µm."""
     points = np.asarray(xy, dtype=float)
-    return ((points - 0.5) * np.asarray(_mpp_pair(mpp)))[..., ::-1]
+    world: npt.NDArray[np.float64] = (points - 0.5) * np.asarray(_mpp_pair(mpp))
+    return world[..., ::-1]
 
 
 def world_to_level0(yx: npt.ArrayLike, mpp: float | Sequence[float]) -> npt.NDArray[np.float64]:
     """World points (…, 2) as (y, x) in µm → level-0 points (…, 2) as (x, y)."""
-    points = np.asarray(yx, dtype=float)[..., ::-1]
-    return points / np.asarray(_mpp_pair(mpp)) + 0.5
+    points: npt.NDArray[np.float64] = np.asarray(yx, dtype=float)[..., ::-1]
+    level0: npt.NDArray[np.float64] = points / np.asarray(_mpp_pair(mpp)) + 0.5
+    return level0
 
 
 def raster_transform(
