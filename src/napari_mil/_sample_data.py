@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +25,7 @@ def synthetic_cohort() -> list[LayerData]:
 
     from napari_mil.sample import create_sample, sample_folder
     from napari_mil.study import Project
+    from napari_mil.viewer.recent import remember
 
     with progress(total=0, desc="Sample cohort") as bar:
 
@@ -36,7 +35,7 @@ def synthetic_cohort() -> list[LayerData]:
             bar.set_description(sentence)
 
         project = Project.open(create_sample(sample_folder(), progress=show))
-    _remember(project.folder)
+    remember(project.folder)
     row = next(row for row in project.slides if row.label == "tumor")
     layers = _read(project.slide_path(row.slide_id))
     mpp = layers[-1][1]["scale"]  # (y, x)
@@ -94,15 +93,3 @@ def _outlines(lesions: LesionSet, mpp: Sequence[float]) -> LayerData:
     look = {"edge_color": "#c80000", "face_color": "transparent", "edge_width": 6, "units": ("µm", "µm")}
     place = {"scale": tuple(mpp), "translate": tuple(-m / 2 for m in mpp)}
     return rings, {"name": "Outlines", "shape_type": "polygon", **look, **place}, "shapes"
-
-
-def _remember(folder: Path) -> None:
-    """Put a project on top of the recent ones."""
-    from napari_mil.viewer.session import RECENT_AT_MOST, recent_file
-
-    with contextlib.suppress(OSError, ValueError):  # a list of recents is a comfort, not a need
-        file = recent_file()
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-        file.parent.mkdir(parents=True, exist_ok=True)
-        folders = [str(folder), *(name for name in known if name != str(folder))]
-        file.write_text(json.dumps(folders[:RECENT_AT_MOST]), encoding="utf-8")

@@ -15,23 +15,18 @@ from napari_mil.errors import SlideError
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache and a list of recent projects of this test's own."""
-    from napari_mil.viewer import session
-
+    """A cache of this test's own, with its list of recent projects."""
     monkeypatch.setenv("NAPARI_MIL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(session, "recent_file", lambda: tmp_path / "config" / "recent.json")
     return tmp_path / "cache"
 
 
-def test_the_cohort_opens_with_its_outlines_and_is_remembered(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import json
+def test_the_cohort_opens_with_its_outlines_and_is_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     from napari.components import ViewerModel
     from npe2 import PluginManager
 
     import napari_mil.sample as sample
+    from napari_mil.viewer.recent import recent_projects
 
     PluginManager.instance().discover()  # as napari does when it starts
     full = sample.create_sample
@@ -58,18 +53,7 @@ def test_the_cohort_opens_with_its_outlines_and_is_remembered(
     assert truth[int(y // 16), int(x // 16)] == 255
     np.testing.assert_allclose(outlines.data_to_world((0.5, 0.5)), slide.data_to_world((0, 0)), atol=1e-9)
 
-    recent = json.loads((tmp_path / "config" / "recent.json").read_text())
-    assert Path(recent[0]) == sample.sample_folder() / "project"
-
-
-def test_recent_projects_stay_in_order_and_few(cache: Path, tmp_path: Path) -> None:
-    import json
-
-    for i in [*range(12), 3]:
-        _sample_data._remember(tmp_path / f"p{i}")
-    recent = json.loads((tmp_path / "config" / "recent.json").read_text())
-    assert [Path(p).name for p in recent[:3]] == ["p3", "p11", "p10"]
-    assert len(recent) == 10
+    assert recent_projects() == [sample.sample_folder() / "project"]
 
 
 def test_the_real_slide_is_the_right_one(cache: Path, shared_data: Path) -> None:
