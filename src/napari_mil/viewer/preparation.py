@@ -47,6 +47,7 @@ class Preparation:
         self.failures: dict[str, str] = {}
         self.estimate: ProjectEstimate | None = None
         self._estimated: tuple[Project, str, int] | None = None  # what it was asked for last
+        self._estimating = False  # one at a time: it opens slides
         self._encoders: list[EncoderInfo] | None = None
 
     def look(self) -> None:
@@ -126,7 +127,7 @@ class Preparation:
     def work_out_estimate(self) -> None:
         """Look at some of the slides that have no features yet, behind, and say what preparing all will take."""
         session, project = self._session, self._session.project
-        if project is None or session.desk.running is not None:
+        if project is None or session.desk.running is not None or self._estimating:
             return
         asked = (project, project.feature_set, len(project) - len(self.ready))
         if self._estimated == asked or asked[2] == 0:
@@ -134,16 +135,21 @@ class Preparation:
         from napari_mil.study.prepare import estimate_project
 
         self._estimated = asked
+        self._estimating = True
         device = session.settings.device
 
         def done(estimate: ProjectEstimate) -> None:
-            if self._estimated == asked:
+            self._estimating = False
+            now = session.project
+            if now is project and asked == (now, now.feature_set, len(now) - len(self.ready)):
                 self.estimate = estimate
-                self.estimated.emit()
+            self.estimated.emit()  # whoever shows it asks again where it is no longer true
 
-        session.background.run(
-            lambda: estimate_project(project, device=device, sample=4), done, lambda _: None, patient=True
-        )
+        def failed(_: Exception) -> None:
+            self._estimating = False
+            self.estimate = None
+
+        session.background.run(lambda: estimate_project(project, device=device, sample=4), done, failed, patient=True)
 
     def prepare(
         self, slide_ids: Sequence[str] | None = None, *, retry_failed: bool = False, then: Finished | None = None

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from napari_mil.study import Project, SlideRow
 
 
+STEP_KEYS = {"PageDown": 1, "PageUp": -1}
+"""The next and the previous slide, wherever in the window one is."""
+
+
 class Session:
     """One window's work.
 
@@ -78,6 +82,8 @@ class Session:
         self.order: Callable[[], list[str]] = list  # of the slides as the person sees them; empty: the project's
         self._closed = False
         self._unfinished: list[UnfinishedJob] = []
+        for key, step in STEP_KEYS.items():
+            viewer.bind_key(key, lambda _, step=step: self.step_slide(step), overwrite=True)
         self.desk.finished.connect(self._job_finished)
         self.desk.report.connect(self._job_report)
 
@@ -184,6 +190,8 @@ class Session:
             return
         self._closed = True
         self.close_project()
+        for key in STEP_KEYS:
+            self.viewer.bind_key(key, None)
         self.obstacles.close()
         self.stage.close()
         self.maps.close()

@@ -29,8 +29,7 @@ class FeaturesPage(Page):
     title = "Features"
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session)
         self._showing = False
         self._add_tissue()
         self._add_patches()

@@ -49,8 +49,7 @@ class LesionsPage(Page):
     title = "Lesions"
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session)
         self._add_tools()
         self._add_classes()
         self._add_completeness()

@@ -34,8 +34,7 @@ class MapsPage(Page):
     title = "Maps"
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session)
         self._add_choice()
         self._add_look()
         self._add_reading()

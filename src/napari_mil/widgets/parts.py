@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -18,6 +20,9 @@ from qtpy.QtWidgets import (
 )
 
 ACCENT = "#3a7ca5"  # one colour that reads on napari's light and dark themes
+if TYPE_CHECKING:
+    from napari_mil.viewer.session import Session
+
 DOCK_WIDTH = 400  # leaves half of a laptop's screen to the slide
 RESEARCH_USE = "For research use only. Not for diagnosis."
 
@@ -105,12 +110,13 @@ class Section(QWidget):
 
 
 class Page(QScrollArea):
-    """A page of the dock: scrolls when the window is small, its hint first."""
+    """A page of the dock: scrolls when the window is small, its hint first; PageUp and PageDown change the slide."""
 
     title = ""
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
+        self.session = session
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -121,6 +127,13 @@ class Page(QScrollArea):
         self.hint = Hint()
         self.body.addWidget(self.hint)
         self.setWidget(inner)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        step = {Qt.Key.Key_PageDown: 1, Qt.Key.Key_PageUp: -1}.get(event.key()) if event is not None else None
+        if step is not None:
+            self.session.step_slide(step)
+        else:
+            super().keyPressEvent(event)
 
     def sizeHint(self) -> QSize:
         """The dock's width does not follow the longest line of a page."""

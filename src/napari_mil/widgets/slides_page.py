@@ -65,8 +65,7 @@ class SlidesPage(Page):
     title = "Slides"
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session)
         self.model = SlidesModel(session)
         self.shown = QSortFilterProxyModel()
         self.shown.setSourceModel(self.model)

@@ -24,8 +24,7 @@ class StartPage(Page):
     title = "Start"
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session)
         self.setAcceptDrops(True)
         self.hint.setText("Outline lesions on slides, train a model that learns from them, and see where it looks.")
         self.sample = Action(

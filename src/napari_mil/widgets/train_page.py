@@ -26,8 +26,7 @@ class TrainPage(Page):
     title = "Train"
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session)
         self._add_method()
         self._add_settings()
         self._add_actions()
@@ -128,6 +127,7 @@ class TrainPage(Page):
         return settings
 
     def _train(self) -> None:
+        self.settings.set_folded(True)  # the curves are what counts now
         self.session.models.train(
             self.preset.currentData(), self.method_settings(), self.seed.value(), self.device.currentData()
         )
