@@ -33,5 +33,5 @@ class JobError(MilError):
     """A background job failed, or its process died."""
 
 
-class Cancelled(Exception):  # noqa: N818 - a wish of the person, not an error
+class Cancelled(Exception):
     """Raised inside a long job when its person asked it to stop."""

@@ -287,7 +287,7 @@ def _prepare(p: Player, figures: dict[str, Any]) -> None:
         p.click(page.prepare_all)
         p.until("the job runs", lambda: p.session.desk.running is not None, 30)
         ids = p.session.project.slide_ids
-        p.until("all slides have features", lambda: all(map(lambda i: i in p.session.preparation.ready, ids)), 600)
+        p.until("all slides have features", lambda: p.session.preparation.ready.issuperset(ids), 600)
         p.until("the job is done", lambda: p.session.desk.running is None, 30)
         figures["prepare_seconds"] = round(time.monotonic() - start, 1)
 
