@@ -307,10 +307,11 @@ def _outline(p: Player, annotations: Path) -> None:
     with p.step("outline", "Two lesions outlined with the mouse, one taken back with Ctrl+Z"):
         p.session.stage.fit()
         p.wait(0.5)
+        w, h = p.session.stage.slide.dimensions
         p.click(page.buttons["polygon"])
-        p.draw_polygon([(900, 700), (1500, 650), (1600, 1200), (1000, 1250)])
+        p.draw_polygon([(x * w, y * h) for x, y in ((0.22, 0.23), (0.37, 0.21), (0.39, 0.39), (0.24, 0.41))])
         p.until("one outline", lambda: len(layer.lesions) == 1, 10)
-        p.draw_polygon([(2200, 1500), (2800, 1450), (2900, 2000), (2300, 2100)])
+        p.draw_polygon([(x * w, y * h) for x, y in ((0.54, 0.49), (0.68, 0.47), (0.71, 0.65), (0.56, 0.68))])
         p.until("two outlines", lambda: len(layer.lesions) == 2, 10)
         p.picture("two-outlines")
         p.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
@@ -429,8 +430,10 @@ def main() -> int:
     (args.out / "figures.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
     print(f"{figures['seconds']} s in all; pictures and figures.json are in {args.out}")
     for name, value in figures.items():
-        if name != "steps":
+        if name not in {"steps", "metrics"}:
             print(f"  {name}: {value}")
+    test = figures["metrics"]["sets"].get("test") or {}
+    print(f"  test slides: {test.get('n')}, AUROC {(test.get('auroc') or {}).get('value')} ({test.get('note')})")
     return 0
 
 

@@ -415,7 +415,7 @@ class Session:
     def _job_finished(self, job: Job, status: JobStatus) -> None:
         if status.phase == "failed":
             self.say(status.error or "The job failed.", "error")
-        elif status.message:
+        elif status.message and not (job.spec.kind == "apply" and status.phase == "done"):  # says where its maps are
             self.say(status.message, "warning" if (status.result or {}).get("failed") else "info")
         if not self._is_ours(job):
             return

@@ -197,7 +197,7 @@ class TrainPage(Page):
 
     def _next_step(self, obstacles: list[str]) -> str:
         if self.session.models.training:
-            return "Training. Pan, zoom and outline as you like; stop when the validation curve no longer rises."
+            return "Training. Stop when the curve no longer rises. What you outline meanwhile counts in the next one."
         if not self.session.obstacles.known:
             return "Looking at the slides…"
         if obstacles:
