@@ -172,6 +172,12 @@ def test_the_wrong_slide_is_noticed(tmp_path: Path) -> None:
     assert list(tmp_path.glob("o.h5*")) == []
 
 
+def test_the_slides_own_scale_goes_before_a_persons(tmp_path: Path) -> None:
+    found = read_features(import_features(clam(tmp_path), tmp_path / "o.h5", slide=big_slide(), mpp=0.5))
+    assert found.grid.mpp == (0.25, 0.251)
+    assert found.attrs["mpp_source"] == "file"
+
+
 def test_mpp_is_never_invented(tmp_path: Path) -> None:
     slide = big_slide()
     slide.mpp = None

@@ -76,7 +76,7 @@ def import_features(
     patches : Path, optional
         The patches file (or its folder) when it is not where the tool puts it.
     mpp : float or (x, y), optional
-        Level-0 µm per pixel, needed without a slide that knows it.
+        Level-0 µm per pixel, needed without a slide that knows it; what the slide's file says goes before it.
     patch_px_level0 : int, optional
         Side of a patch in level-0 pixels, needed when no file says it.
     encoder : str, optional
@@ -144,7 +144,9 @@ def _grid(
             f"{name}: a patch of {patch[0]} level-0 px was given, its file says {geometry.patch_px_level0[0]}. "
             "Leave it out, or give another patches file."
         )
-    known = mpp if mpp is not None else (slide.mpp if slide is not None else None)
+    known = slide.mpp if slide is not None else None
+    if known is None or (slide is not None and slide.mpp_source != "file" and mpp is not None):
+        known = mpp  # a person's word, where no file has one
     if known is None:
         raise FeatureError(f"{name}: µm per pixel is unknown in {foreign.source} files. Open the slide, or give it.")
     stride = geometry.stride_px_level0
