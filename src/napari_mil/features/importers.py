@@ -144,7 +144,7 @@ def _grid(
             f"{name}: a patch of {patch[0]} level-0 px was given, its file says {geometry.patch_px_level0[0]}. "
             "Leave it out, or give another patches file."
         )
-    known = slide.mpp if slide is not None else None
+    known: float | Sequence[float] | None = slide.mpp if slide is not None else None
     if known is None or (slide is not None and slide.mpp_source != "file" and mpp is not None):
         known = mpp  # a person's word, where no file has one
     if known is None:
