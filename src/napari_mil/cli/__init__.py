@@ -26,6 +26,9 @@ def main() -> None:
     except MilError as error:
         say_error(str(error))
         sys.exit(2)
+    except OSError as error:  # a folder that may not be written, a disk that is full
+        say_error(f"{error.filename or 'a file'}: {error.strerror or error}; check its name, its rights, and the disk")
+        sys.exit(2)
     except (Cancelled, KeyboardInterrupt) as error:
         say_error(str(error) or "Stopped.")
         sys.exit(130)

@@ -11,7 +11,7 @@ from napari_mil.errors import MilError
 
 from ._app import Device, Json, app
 from ._projects import open_project
-from ._terminal import finish, print_facts, run_job, say, warnings_as_lines
+from ._terminal import finish, print_facts, run_job, say, say_error, warnings_as_lines
 
 if TYPE_CHECKING:
     from napari_mil.slide import Slide, TissueMask
@@ -26,11 +26,21 @@ def info(slides: Slides, as_json: Json = False) -> None:
     """Size, scale, levels and maker of slides."""
     from napari_mil.slide import open_slide
 
-    facts = []
+    facts: list[dict[str, Any]] = []
     for path in slide_files(slides):
-        with warnings_as_lines(), open_slide(path) as slide:
-            facts.append(_describe(slide))
-    print_facts(facts if len(facts) > 1 else facts[0], as_json=as_json)
+        try:
+            with warnings_as_lines(), open_slide(path) as slide:
+                facts.append(_describe(slide))
+        except MilError as error:
+            facts.append({"path": path, "error": str(error)})
+    failed = [str(row["error"]) for row in facts if "error" in row]
+    shown = facts if as_json else [row for row in facts if "error" not in row]
+    if shown:
+        print_facts(shown if len(facts) > 1 else shown[0], as_json=as_json)
+    for sentence in failed:
+        say_error(sentence)
+    if failed:
+        raise typer.Exit(2)
 
 
 def _describe(slide: Slide) -> dict[str, Any]:
@@ -116,11 +126,18 @@ def extract(
     from napari_mil.jobs import ExtractJob
 
     if len(what) == 1 and (what[0] / "project.json").is_file():
+        of_files = {"--out": out, "--target-mpp": target_mpp, "--patch-px": patch_px}
+        given = [name for name, value in of_files.items() if value is not None]
+        if given:
+            raise MilError(f"{' and '.join(given)}: for slide files only; a project keeps its own in project.json")
         if encoder is not None or weights is not None:
             _choose_encoder(what[0], encoder, weights)
+        if mpp is not None:
+            _tell_mpp(what[0], mpp)
+            retry_failed = True  # they may have failed for want of it
         spec = ExtractJob(project=str(what[0]), slide_ids=slide_id, device=device, retry_failed=retry_failed)
     else:
-        tiling = {name: value for name, value in (("target_mpp", target_mpp), ("patch_px", patch_px)) if value}
+        tiling = _tiling(target_mpp, patch_px)
         spec = ExtractJob(
             slides=[str(path) for path in slide_files(what)],
             out=str(out or Path("features")),
@@ -133,6 +150,23 @@ def extract(
     finish(run_job(spec), as_json=as_json)
 
 
+def _tiling(target_mpp: float | None, patch_px: int | None) -> dict[str, Any]:
+    """The fields of a TileConfig that were given."""
+    from pydantic import ValidationError
+
+    from napari_mil.slide import TileConfig
+
+    given = {"target_mpp": target_mpp, "patch_px": patch_px}
+    tiling = {name: value for name, value in given.items() if value is not None}
+    try:
+        TileConfig.model_validate(tiling)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise MilError(f"--{name.replace('_', '-')} {tiling[name]}: {first['msg']}") from error
+    return tiling
+
+
 def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> None:
     """Make it the project's own: features of two encoders are never mixed."""
     project = open_project(folder)
@@ -140,6 +174,15 @@ def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> 
     project.config.encoder_weights = None if weights is None else str(weights.absolute())
     project.save()
     say(f"Note: the project uses the encoder {project.config.encoder} from now on.")
+
+
+def _tell_mpp(folder: Path, mpp: float) -> None:
+    """Record a person's scale for the slides whose files do not say theirs."""
+    project = open_project(folder)
+    one_of_each = {project.slide_path(slide_id).parent: slide_id for slide_id in project.slide_ids}
+    for slide_id in one_of_each.values():
+        project.set_mpp(slide_id, mpp, folder=True)
+    say(f"Note: in this project a slide that does not say its scale has {mpp:g} µm per pixel from now on.")
 
 
 @app.command("import-features")

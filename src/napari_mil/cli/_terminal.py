@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.errors import Cancelled, JobError
 
 if TYPE_CHECKING:
-    from napari_mil.jobs import Job, JobSpec, JobStatus
+    from napari_mil.jobs import Job, JobSpec, JobStatus, TrainJob
 
 _LINE_SECONDS = 10.0
 # every slide says these; the progress shows them, they leave no line behind
@@ -118,7 +118,7 @@ def run_job(spec: JobSpec) -> dict[str, Any]:
     Cancelled
         After Ctrl-C.
     """
-    from napari_mil.jobs import JobRunner
+    from napari_mil.jobs import JobRunner, TrainJob
 
     # nobody waits for a window here: all cores, ordinary priority
     with JobRunner(threads=_all_cores(), polite=False) as runner:
@@ -130,14 +130,24 @@ def run_job(spec: JobSpec) -> dict[str, Any]:
             job.cancel("best")
             status = job.wait(10)
             following = job.resume_spec()
-            goes_on = following is not None and following.kind == "train" and following.resume
-            again = f" To go on: napari-mil train {spec.project} --resume" if goes_on else ""
+            again = ""
+            if isinstance(following, TrainJob) and following.resume:
+                again = f" To go on: {_resuming(following)}"
             raise Cancelled(f"{status.message}{again}") from None
     if status.phase == "failed":
         raise JobError(status.error or status.message)
     if status.phase == "cancelled":
         raise Cancelled(status.message)
     return status.result or {}
+
+
+def _resuming(spec: TrainJob) -> str:
+    """The command that goes on with a training: with this run and no other."""
+    import shlex
+    import subprocess
+
+    words = ["napari-mil", "train", spec.project, "--resume", "--out", str(spec.out)]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def _all_cores() -> int:

@@ -1,0 +1,125 @@
+"""Mistakes on the command line: what is told, what is done all the same, and that nothing is passed over in silence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_mil.cli import main
+from napari_mil.study import Project
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process: its exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["napari-mil", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The job specs that commands hand in, none of which is run."""
+    specs: list[Any] = []
+
+    def take(spec: Any) -> dict[str, Any]:
+        specs.append(spec)
+        return {"message": "Done."}
+
+    monkeypatch.setattr("napari_mil.cli._slides.run_job", take)
+    return specs
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    """Two slides without a scale, and a file that is none."""
+    folder = tmp_path / "sl ides [é]"
+    folder.mkdir()
+    image = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    for name in ("a.tif", "c.tif"):
+        tifffile.imwrite(folder / name, image, tile=(128, 128), photometric="rgb")
+    (folder / "b.svs").write_bytes(b"no slide at all")
+    return folder
+
+
+def test_info_of_a_folder_goes_on_after_a_bad_slide(run: Run, slides: Path) -> None:
+    code, out, err = run("info", slides)
+    assert code == 2
+    assert out.count("400, 300") == 2
+    assert "b.svs" in err
+    assert err.count("\n") == 1
+
+
+def test_info_in_json_is_json_also_of_a_bad_slide(run: Run, slides: Path) -> None:
+    code, out, _ = run("info", "--json", slides)
+    rows = json.loads(out)
+    assert code == 2
+    assert [Path(row["path"]).name for row in rows] == ["a.tif", "b.svs", "c.tif"]
+    assert "b.svs" in rows[1]["error"]
+    code, out, _ = run("info", "--json", slides / "b.svs")
+    assert (code, set(json.loads(out))) == (2, {"path", "error"})
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(run: Run, slides: Path) -> None:
+    code, _, err = run("tissue", slides / "a.tif", "--out", slides / "b.svs" / "picture.png")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("napari-mil: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("wrong", [("--target-mpp", "-1"), ("--target-mpp", "0"), ("--patch-px", "0")])
+def test_a_wrong_size_of_patches_is_refused_before_anything_starts(
+    run: Run, jobs: list[Any], slides: Path, wrong: tuple[str, str]
+) -> None:
+    code, _, err = run("extract", slides / "a.tif", *wrong)
+    assert code == 2
+    assert " ".join(wrong) in err
+    assert not jobs
+
+
+def test_the_scale_of_a_projects_slides_can_be_told(run: Run, jobs: list[Any], slides: Path, tmp_path: Path) -> None:
+    Project.create(tmp_path / "project", slides)
+    code, _, err = run("extract", tmp_path / "project", "--mpp", "0.25")
+    assert code == 0
+    assert "0.25 µm per pixel" in err
+    assert jobs[0].retry_failed
+    assert Project.open(tmp_path / "project").mpp_of("a") == (0.25, 0.25)
+
+
+def test_options_of_slide_files_are_refused_for_a_project(
+    run: Run, jobs: list[Any], slides: Path, tmp_path: Path
+) -> None:
+    Project.create(tmp_path / "project", slides)
+    code, _, err = run("extract", tmp_path / "project", "--target-mpp", "1", "--out", tmp_path / "features")
+    assert code == 2
+    assert "--out and --target-mpp" in err
+    assert not jobs
+
+
+def test_what_is_said_after_ctrl_c_goes_on_with_that_run_and_no_other(tmp_path: Path) -> None:
+    from napari_mil.cli._terminal import _resuming
+    from napari_mil.jobs import TrainJob
+
+    out = tmp_path / "my run"
+    said = _resuming(TrainJob(project=str(tmp_path / "project"), method={}, out=str(out), resume=True))
+    assert said.startswith("napari-mil train ")
+    assert "--resume --out " in said
+    assert str(out) in said
