@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_mil.geometry import level0_to_world
 from napari_mil.study import Project
 from napari_mil.study.predict import predict_slide
+from napari_mil.viewer.shown_map import is_made, source_of
 from napari_mil.widgets.dock import MilDock
 
 from .conftest import click
@@ -165,7 +166,7 @@ def test_a_map_older_than_its_model_is_made_anew(page: Any, until: Until) -> Non
     session.models.reload()
     assert session.maps.shown is None
     assert page.show_map.isEnabled()
-    assert not session.maps._is_made(session.maps._source(run, session.stage.slide_id))
+    assert not is_made(source_of(run, session.stage.slide_id))
 
 
 def test_features_of_another_encoder_are_refused(page: Any, until: Until) -> None:

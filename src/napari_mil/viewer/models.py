@@ -248,6 +248,8 @@ class Models:
         run, epochs = self._live
         if str(run) != getattr(job.spec, "out", None):
             return  # of a project that is closed
+        if report["epoch"] > 1 and (not epochs or epochs[-1]["epoch"] < report["epoch"] - 1):
+            epochs = list(read_run(run).epochs)  # one that was over when its process was killed, before it could say so
         self._live = (run, [e for e in epochs if e["epoch"] < report["epoch"]] + [report])
         self.epochs_changed.emit()
 

@@ -13,6 +13,7 @@ from napari_mil.errors import MilError
 from . import recent
 from .background import Background, sentence_of
 from .desk import JobDesk, is_for
+from .interrupted import Interrupted
 from .models import Models
 from .obstacles import Obstacles
 from .preparation import Preparation
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.components import ViewerModel
 
-    from napari_mil.jobs import Job, JobStatus, UnfinishedJob
+    from napari_mil.jobs import Job, JobStatus
     from napari_mil.study import Project, SlideRow
 
 
@@ -52,6 +53,8 @@ class Session:
         What stands between the project and a training.
     desk : JobDesk
         What runs in the background.
+    interrupted : Interrupted
+        What did, when the window was closed or its process died.
 
     Signals
     -------
@@ -81,7 +84,7 @@ class Session:
         self.obstacles = Obstacles(self)
         self.order: Callable[[], list[str]] = list  # of the slides as the person sees them; empty: the project's
         self._closed = False
-        self._unfinished: list[UnfinishedJob] = []
+        self.interrupted = Interrupted(self)
         for key, step in STEP_KEYS.items():
             viewer.bind_key(key, lambda _, step=step: self.step_slide(step), overwrite=True)
         self.desk.finished.connect(self._job_finished)
@@ -153,7 +156,7 @@ class Session:
         recent.remember(project.folder)
         self.preparation.look()
         self.models.reload()
-        self._unfinished = self.desk.unfinished(project.folder)
+        self.interrupted.look()
         self.obstacles.forget()
         self.project_changed.emit()
         self.slides_changed.emit(None)
@@ -178,7 +181,7 @@ class Session:
         self.save_view()
         self.stage.clear()
         self.project = None
-        self._unfinished = []
+        self.interrupted.look()
         self.preparation.look()
         self.models.reload()
         self.obstacles.forget()
@@ -235,9 +238,9 @@ class Session:
             self.stage.show(slide_id, restore=view)
         if view.get("job_was_running"):
             self.project.config.view = {k: v for k, v in view.items() if k != "job_was_running"}
-            if self._unfinished:
+            if self.interrupted.jobs:
                 self.say("The job that was running when the window was closed goes on.")
-                self.resume_unfinished()
+                self.interrupted.resume()
 
     # slides
 
@@ -378,32 +381,6 @@ class Session:
         """Stop what runs."""
         self.desk.cancel(keep)
 
-    @property
-    def unfinished_text(self) -> str:
-        """What was interrupted and can go on, or nothing."""
-        if not self._unfinished or self.desk.running is not None:
-            return ""
-        return f"Interrupted: {self._unfinished[0].title}. It can go on where it stopped."
-
-    def resume_unfinished(self) -> None:
-        """Go on with what was interrupted."""
-        waiting, self._unfinished = self._unfinished, []
-        for unfinished in waiting:
-            try:
-                self.desk.resume(unfinished)
-            except MilError as error:
-                self.failed(error)
-            else:
-                self.models.expect(unfinished.resume_spec)
-        self.desk.busy_changed.emit()
-
-    def forget_unfinished(self) -> None:
-        """Leave what was interrupted as it is."""
-        for unfinished in self._unfinished:
-            unfinished.forget()
-        self._unfinished = []
-        self.desk.busy_changed.emit()
-
     def _is_ours(self, job: Job) -> bool:
         return self.project is not None and is_for(job, self.project.folder)
 
@@ -421,7 +398,7 @@ class Session:
             return
         assert self.project is not None
         if status.phase == "failed":
-            self._unfinished = self.desk.unfinished(self.project.folder)
+            self.interrupted.look()
         self.models.reload()
         if job.spec.kind == "extract":
             self._table_changed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,73 +13,15 @@ from napari_mil.errors import MilError
 
 from .hover import Hover
 from .map_layer import MapToggle, show_map
+from .shown_map import MapLook, ShownMap, Source, is_made, read_map, source_of
 from .tags import find_layers
 
 if TYPE_CHECKING:
-    import pandas as pd
     from napari.layers import Image
 
-    from napari_mil.geometry import PatchGrid
     from napari_mil.jobs import JobStatus
-    from napari_mil.maps import AttentionMap
 
     from .session import Session
-
-CHECKPOINTS = ("best.safetensors", "last.safetensors")
-
-
-@dataclass(frozen=True)
-class MapLook:
-    """How a map is painted."""
-
-    normalisation: str = "softmax"
-    colormap: str = "inferno"
-    opacity: float = 0.6
-    visible: bool = True
-
-
-@dataclass(frozen=True)
-class Source:
-    """Whose map it is, and where its scores are.
-
-    Attributes
-    ----------
-    run : Path or None
-        The project's run; None for a saved model.
-    name : str
-    file : Path
-    """
-
-    slide_id: str
-    run: Path | None
-    name: str
-    file: Path
-
-
-@dataclass(frozen=True)
-class ShownMap:
-    """The map on stage, with what it was painted from."""
-
-    source: Source
-    grid: PatchGrid
-    scores: Any
-    attention: Any
-    probabilities: dict[str, float]
-    badge: str
-    map: AttentionMap
-    normalisation: str
-    table: pd.DataFrame
-    preview: bool = False
-
-    @property
-    def slide_id(self) -> str:
-        """The slide."""
-        return self.source.slide_id
-
-    @property
-    def title(self) -> str:
-        """What the layer is called."""
-        return "Attention, preview" if self.preview else "Attention"
 
 
 class SlideMap:
@@ -133,27 +75,11 @@ class SlideMap:
         slide_id = session.stage.slide_id
         if slide_id is None:
             return "Open a slide first."
-        if self._is_made(self._source(session.models.run, slide_id)):
+        if is_made(source_of(session.models.run, slide_id)):
             return ""
         if session.stage.slide is not None and session.stage.slide.mpp is None:
             return "This slide's scale is unknown: give its µm per pixel on the page Slides."
         return session.busy_text
-
-    @staticmethod
-    def _source(run: Path, slide_id: str) -> Source:
-        return Source(slide_id, run, run.name, run / "maps" / f"{slide_id}.npz")
-
-    @staticmethod
-    def _is_made(source: Source) -> bool:
-        """Whether the scores are there, and not older than the model (a resumed training makes another one)."""
-        try:
-            made = source.file.stat().st_mtime
-        except OSError:
-            return False
-        if source.run is None:
-            return True
-        weights = [p.stat().st_mtime for name in CHECKPOINTS if (p := source.run / name).exists()]
-        return made >= max(weights, default=0.0)
 
     def show(self) -> None:
         """Show where the chosen model looks on the slide on stage; prepared and predicted first when it must be."""
@@ -163,13 +89,13 @@ class SlideMap:
             return
         if not self.look.visible:
             self.set_look(visible=True)
-        self._wanted = source = self._source(run, slide_id)
+        self._wanted = source = source_of(run, slide_id)
 
         def prepared(_: JobStatus) -> None:
             if session.project is project and project.has_features(slide_id):
                 self._predict(run, [slide_id])
 
-        if self._is_made(source):
+        if is_made(source):
             self._load(source)
         elif slide_id in session.preparation.ready:
             self._predict(run, [slide_id])
@@ -200,7 +126,7 @@ class SlideMap:
         def predicted(status: JobStatus) -> None:
             here = session.stage.slide_id
             if status.phase == "done" and here in slide_ids and session.models.run == run:
-                self._wanted = self._source(run, here)
+                self._wanted = source_of(run, here)
                 self._load(self._wanted)
 
         session.stage.outlines.autosave.flush()
@@ -221,12 +147,12 @@ class SlideMap:
     def _place_changed(self, *_: object) -> None:
         """Another slide or run: its map is shown if it is there."""
         run, slide_id = self._session.models.run, self._session.stage.slide_id
-        source = self._source(run, slide_id) if run is not None and slide_id is not None else None
-        if source is not None and self.shown is not None and self.shown.source == source and self._is_made(source):
+        source = source_of(run, slide_id) if run is not None and slide_id is not None else None
+        if source is not None and self.shown is not None and self.shown.source == source and is_made(source):
             return
         self._forget()
         self._wanted = source
-        if source is not None and self.look.visible and self._is_made(source):
+        if source is not None and self.look.visible and is_made(source):
             self._load(source)
 
     # painting
@@ -238,27 +164,6 @@ class SlideMap:
         normalisation, dimensions = self.look.normalisation, slide.dimensions
         preview = source.run is not None and self._session.models.facts.preview
 
-        def work() -> ShownMap:
-            from napari_mil.maps import attention_map, check_geometry, patch_table
-            from napari_mil.study import load_map_scores
-
-            saved = load_map_scores(source.file)
-            check_geometry(saved.grid, dimensions)
-            values = saved.attention if normalisation == "softmax" else saved.scores
-            badge = saved.badge if source.run is None else str(project.role_badge(source.run, source.slide_id))
-            return ShownMap(
-                source=source,
-                grid=saved.grid,
-                scores=saved.scores,
-                attention=saved.attention,
-                probabilities={k: float(p) for k, p in zip(saved.classes, saved.probabilities, strict=False)},
-                badge=badge,
-                map=attention_map(saved.grid, values, normalisation=_of_values(normalisation)),
-                normalisation=normalisation,
-                table=patch_table(saved.grid, saved.scores),
-                preview=preview,
-            )
-
         def loaded(shown: ShownMap) -> None:
             if self._is_wanted(source) and self.look.normalisation == normalisation:
                 self._show(shown)
@@ -267,7 +172,9 @@ class SlideMap:
             if self._is_wanted(source):
                 self._session.failed(error)
 
-        self._session.background.run(work, loaded, failed)
+        self._session.background.run(
+            lambda: read_map(project, source, normalisation, dimensions, preview), loaded, failed
+        )
 
     def _is_wanted(self, source: Source) -> bool:
         return self._wanted == source and self._session.stage.slide_id == source.slide_id
@@ -419,8 +326,3 @@ class SlideMap:
         known = {k: v for k, v in (state or {}).items() if k in MapLook.__dataclass_fields__}
         self.look = MapLook(**known)
         self.changed.emit()
-
-
-def _of_values(normalisation: str) -> Any:
-    """Attention is a softmax already: painted as it is."""
-    return "raw" if normalisation == "softmax" else normalisation

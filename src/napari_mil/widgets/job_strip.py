@@ -32,8 +32,8 @@ class JobStrip(QWidget):
         self.cancel = Action(
             "Stop", lambda: session.stop_job("best"), tip="Stops within two seconds; what is done is kept"
         )
-        self.resume = Action("Resume", session.resume_unfinished)
-        self.dismiss = Action("Dismiss", session.forget_unfinished)
+        self.resume = Action("Resume", session.interrupted.resume)
+        self.dismiss = Action("Dismiss", session.interrupted.forget)
         layout.addWidget(self.text)
         line = QHBoxLayout()
         line.addWidget(self.bar, 1)
@@ -52,7 +52,7 @@ class JobStrip(QWidget):
     def refresh(self) -> None:
         running = self.session.desk.running
         status = self.session.desk.status
-        unfinished = self.session.unfinished_text
+        unfinished = self.session.interrupted.text
         for widget in (self.bar, self.cancel):
             widget.setVisible(running is not None)
         for widget in (self.resume, self.dismiss):
