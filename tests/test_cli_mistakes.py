@@ -114,6 +114,46 @@ def test_options_of_slide_files_are_refused_for_a_project(
     assert not jobs
 
 
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Features of slide a: of CLAM, and of two encoders by TRIDENT."""
+    import h5py
+
+    coords = np.array([[0, 0], [128, 0], [0, 128]])
+    for folder, value in (("clam/h5_files", 1), ("trident/features_uni", 2), ("trident/features_conch", 3)):
+        (tmp_path / folder).mkdir(parents=True)
+        with h5py.File(tmp_path / folder / "a.h5", "w") as file:
+            file["features"] = np.full((3, 4), value, np.float32)
+            attrs = file.create_dataset("coords", data=coords).attrs
+            attrs.update({"patch_size": 128, "patch_size_level0": 128, "level0_width": 400, "level0_height": 300})
+    (tmp_path / "clam/patches").mkdir()
+    with h5py.File(tmp_path / "clam/patches/a.h5", "w") as file:
+        file.create_dataset("coords", data=coords).attrs.update({"patch_size": 128, "patch_level": 0})
+    return tmp_path
+
+
+def test_imports_of_several_encoders_are_never_mixed(run: Run, slides: Path, foreign: Path) -> None:
+    from napari_mil.features import read_features
+
+    made = Project.create(foreign / "project", slides)
+    made.set_mpp("a", 0.5)
+    assert run("import-features", foreign / "clam", "--project", made.folder)[0] == 0
+    assert Project.open(made.folder).feature_set == "clam-4-imported"
+    code, _, err = run("import-features", foreign / "trident", "--project", made.folder)
+    assert code == 0
+    assert "several encoders" in err
+    assert Project.open(made.folder).feature_set == "conch-imported"
+    found = {path.parent.name: read_features(path).features[0, 0] for path in made.folder.rglob("*.h5")}
+    assert found == {"clam-4-imported": 1, "uni-imported": 2, "conch-imported": 3}
+
+
+def test_imports_into_one_folder_do_not_write_over_each_other(run: Run, foreign: Path) -> None:
+    code, out, err = run("import-features", foreign / "trident", "--out", foreign / "out", "--mpp", "0.5", "--json")
+    assert code == 2
+    assert (json.loads(out)["imported"], json.loads(out)["refused"]) == (1, 1)
+    assert "folder of its own" in err
+
+
 def test_what_is_said_after_ctrl_c_goes_on_with_that_run_and_no_other(tmp_path: Path) -> None:
     from napari_mil.cli._terminal import _resuming
     from napari_mil.jobs import TrainJob

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from napari_mil.errors import MilError
 
 from ._slides import slide_files
+from ._terminal import say
 
 
 def import_all(
@@ -46,14 +49,23 @@ def import_all(
         given = {**options, "patches": options["patches"] or patches}
         try:
             if opened is not None:
-                written.append(_into_project(path, opened, given))
+                made = _into_project(path, opened, given)
             else:
                 assert out is not None
-                written.append(_into_folder(path, out, by_stem.get(path.stem), given))
+                if out / f"{path.stem}.h5" in written:
+                    raise MilError(
+                        f"{path.stem}: another file of this slide was imported just now (of another encoder?); "
+                        "import each encoder's folder into a folder of its own"
+                    )
+                made = _into_folder(path, out, by_stem.get(path.stem), given)
+            written.append(made)
         except (MilError, OSError) as error:
             refused[str(path)] = str(error)
     if opened is not None and written:
-        opened.config.feature_set = written[0].parent.name
+        sets = list(dict.fromkeys(path.parent.name for path in written))
+        if len(sets) > 1:
+            say(f"Note: features of several encoders; the project uses {sets[0]}, the others lie beside it.")
+        opened.config.feature_set = sets[0]
         opened.save()
     return written, refused
 
@@ -68,12 +80,20 @@ def _into_folder(path: Path, out: Path, slide_path: Path | None, options: dict[s
 
 
 def _into_project(path: Path, project: Any, options: dict[str, Any]) -> Path:
+    """Into the folder of its encoder: features of two are never mixed."""
     from napari_mil.features import import_features
     from napari_mil.study.prepare import open_project_slide
+    from napari_mil.study.provenance import feature_facts
 
     if path.stem not in project.slide_ids:
         raise MilError(f"{path.stem}: the project has no slide of this name")
-    folder = project.folder / "features" / f"{options['encoder'] or 'imported'}-imported"
-    folder.mkdir(parents=True, exist_ok=True)
+    features: Path = project.folder / "features"
     with open_project_slide(project, path.stem) as slide:
-        return import_features(path, folder / f"{path.stem}.h5", slide=slide, **options)
+        made = import_features(path, features / "importing" / f"{path.stem}.h5", slide=slide, **options)
+    encoder = str((feature_facts(made) or {})["encoder"])  # who made them is known once they are read
+    target = features / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', encoder)}-imported" / made.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(made, target)
+    with contextlib.suppress(OSError):  # not empty: another import is under way
+        made.parent.rmdir()
+    return target
