@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QFileDialog
 from shapely.geometry import box
 
-from napari_mil.lesion import Lesion, LesionSet, read_lesions
+from napari_mil.errors import LesionError
+from napari_mil.lesion import Lesion, LesionSet, read_lesions, write_lesions
 from napari_mil.study import Project
 from napari_mil.widgets.dock import MilDock
+
+from .conftest import click
 
 Until = Callable[..., None]
 LEFT = Qt.MouseButton.LeftButton
@@ -127,3 +131,54 @@ def test_switching_slides_keeps_outlines_and_undo(page: Any, until: Until) -> No
     assert len(stage.outlines.layer.lesions) == count + 1
     stage.outlines.undo()
     assert len(stage.outlines.layer.lesions) == count
+
+
+def test_a_write_that_fails_is_told_and_tried_again(page: Any, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, stage = page.session, page.session.stage
+    before = len(session.project.lesions(stage.slide_id))
+    save = type(session.project).save_lesions
+    full = [True]
+
+    def saving(project: Project, slide_id: str, lesions: LesionSet) -> Path:
+        if full[0]:
+            raise LesionError("the disk is full; free some space.")
+        return save(project, slide_id, lesions)
+
+    monkeypatch.setattr(type(session.project), "save_lesions", saving)
+    stage.outlines.layer.add([Lesion(box(3, 3, 40, 40))])
+    until(lambda: "Not saved yet, trying again: the disk is full" in page.window().sentence.text(), 6)
+    assert page.saved.text() == "Saving…"
+    full[0] = False
+    until(lambda: len(session.project.lesions(stage.slide_id)) == before + 1, 8)
+    until(lambda: page.saved.text() == "All outlines are saved.")
+
+
+def test_what_a_thread_has_not_written_yet_is_written_at_the_end(page: Any, until: Until) -> None:
+    session, stage = page.session, page.session.stage
+    folder, slide_id = session.project.folder, stage.slide_id
+    before = len(session.project.lesions(slide_id))
+    session.background.run = lambda *_a, **_k: None  # all threads are taken
+    stage.outlines.layer.add([Lesion(box(3, 3, 40, 40))])
+    until(lambda: stage.outlines._behind, 6)
+    assert page.saved.text() == "Saving…"
+    session.close()
+    assert len(Project.open(folder).lesions(slide_id)) == before + 1
+
+
+def test_qupath_counts_from_the_scanned_part(
+    page: Any, tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = page.session.stage
+    assert not page.from_origin.isVisible()
+    stage.slide.bounds = (100, 50, 1800, 1400)
+    page.refresh()
+    assert page.from_origin.isVisible()
+    assert "counted from x 100, y 50 px" in page.from_origin.text()
+    page.from_origin.setChecked(True)
+    out = tmp_path / "qupath.geojson"
+    write_lesions(LesionSet([Lesion(box(0, 0, 10, 10), name="from QuPath")]), out)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_a, **_k: (str(out), ""))
+    click(page.import_button)
+    until(lambda: "1 outline imported" in page.window().sentence.text())
+    new = next(lesion for lesion in stage.outlines.layer.lesions if lesion.name == "from QuPath")
+    assert new.geometry.bounds == (100, 50, 110, 60)

@@ -196,7 +196,7 @@ class Models:
         except (MilError, OSError) as error:
             session.failed(error)
             return
-        session.stage.outlines.autosave.flush()
+        session.stage.outlines.flush()
         session.save_view()
         spec = TrainJob(
             project=str(session.project.folder),
@@ -225,7 +225,7 @@ class Models:
             return
         from napari_mil.jobs import TrainJob
 
-        session.stage.outlines.autosave.flush()
+        session.stage.outlines.flush()
         spec = TrainJob(
             project=str(session.project.folder),
             method=facts["method"],

@@ -160,7 +160,7 @@ class Preparation:
             return
         from napari_mil.jobs import ExtractJob
 
-        session.stage.outlines.autosave.flush()  # regions to be ignored are outlines
+        session.stage.outlines.flush()  # regions to be ignored are outlines
         session.save_view()
         session.desk.submit(
             ExtractJob(

@@ -129,7 +129,7 @@ class SlideMap:
                 self._wanted = source_of(run, here)
                 self._load(self._wanted)
 
-        session.stage.outlines.autosave.flush()
+        session.stage.outlines.flush()
         session.desk.submit(spec, predicted)
 
     def show_applied(self, out: Path, slides: Sequence[Path]) -> None:

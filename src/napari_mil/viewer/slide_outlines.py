@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ from psygnal import Signal
 from napari_mil.errors import MilError
 
 from .autosave import Autosave
+from .background import sentence_of
 from .lesion_layer import LesionLayer
 from .words import count
 
 if TYPE_CHECKING:
     from napari_mil.lesion import LesionSet
     from napari_mil.slide import Slide
+    from napari_mil.study import Project
 
     from .session import Session
     from .stage import Stage
@@ -40,6 +43,9 @@ class SlideOutlines:
         self._session, self._stage = session, stage
         self._layers: dict[str, LesionLayer] = {}
         self._unsaved: set[str] = set()  # slides whose outlines are not on disk yet
+        self._at_once = False
+        self._writing = threading.Lock()
+        self._behind: set[str] = set()  # slides whose outlines are being written in a thread
         self._importing = 0  # folders that are being read: until then nothing is written over them
         self.autosave = Autosave(self._save, session.settings.autosave_seconds)
         self.autosave.saved.connect(self._saved)
@@ -74,9 +80,11 @@ class SlideOutlines:
             layer.close()
         self._layers.clear()
         self._unsaved.clear()
+        self._behind.clear()
 
     def close(self) -> None:
         """Save what is left and stop."""
+        self._at_once = True
         self.autosave.close()
 
     # saving
@@ -88,14 +96,24 @@ class SlideOutlines:
             return ""
         if self.autosave.error:
             return self.autosave.error
-        return "Saving…" if self.autosave.dirty or self._unsaved else "All outlines are saved."
+        return "Saving…" if self.autosave.dirty or self._unsaved or self._behind else "All outlines are saved."
+
+    def flush(self) -> bool:
+        """Write what is not on disk yet, here and now; True when everything is."""
+        self._at_once = True
+        try:
+            if self._behind:
+                self.autosave.touch()
+            return self.autosave.flush() and not self._unsaved
+        finally:
+            self._at_once = False
 
     def save_now(self) -> None:
         """Write what is not on disk yet; an import that is still under way is not waited for."""
         self._importing = 0
         if self._unsaved:
             self.autosave.touch()
-        self.autosave.flush()
+        self.flush()
 
     def _edited(self, slide_id: str) -> None:
         self._unsaved.add(slide_id)
@@ -105,12 +123,39 @@ class SlideOutlines:
             self.changed.emit()
 
     def _save(self) -> None:
+        """Write all that changed; in a thread, since hundreds of outlines take longer than a frame."""
         project = self._session.project
         if project is None or self._importing:
             return
-        for slide_id in sorted(self._unsaved):
-            project.save_lesions(slide_id, self._layers[slide_id].lesions)
+        for slide_id in sorted(self._unsaved | self._behind if self._at_once else self._unsaved):
+            if self._at_once:
+                self._write(project, self._layers[slide_id])
+                self._behind.discard(slide_id)
+            else:
+                self._write_behind(project, self._layers[slide_id])
             self._unsaved.discard(slide_id)
+
+    def _write(self, project: Project, layer: LesionLayer) -> None:
+        with self._writing:  # one after the other; each writes what is true when its turn comes
+            if self._layers.get(layer.slide_id) is layer:
+                project.save_lesions(layer.slide_id, layer.lesions)
+
+    def _write_behind(self, project: Project, layer: LesionLayer) -> None:
+        slide_id = layer.slide_id
+        self._behind.add(slide_id)
+
+        def done(_: None) -> None:
+            self._behind.discard(slide_id)
+            self._saved()
+
+        def failed(error: Exception) -> None:
+            self._behind.discard(slide_id)
+            if self._layers.get(slide_id) is layer:
+                self._unsaved.add(slide_id)
+                self.autosave.touch()
+                self._session.say(f"Not saved yet, trying again: {sentence_of(error)}", "error")
+
+        self._session.background.run(lambda: self._write(project, layer), done, failed)
 
     def _saved(self) -> None:
         self.changed.emit()
@@ -193,7 +238,7 @@ class SlideOutlines:
             return
         from napari_mil.study.annotations import import_annotations
 
-        self.autosave.flush()
+        self.flush()
         self._importing += 1
 
         def ended() -> bool:

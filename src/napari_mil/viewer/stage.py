@@ -155,7 +155,7 @@ class Stage:
         self._session.background.run(open_it, opened, failed)
 
     def _show(self, slide_id: str, slide: Slide, lesions: LesionSet, restore: dict[str, Any]) -> None:
-        self.outlines.autosave.flush()
+        self.outlines.flush()
         self.patches.clear()
         assert self._session.project is not None
         cameras = self._session.project.config.view.get("cameras", {})

@@ -148,7 +148,7 @@ class MilDock(QWidget):
 
     def _save_now(self) -> None:
         self.session.save_view()
-        if self.session.stage.outlines.autosave.flush():
+        if self.session.stage.outlines.flush():
             self.session.say("Everything is saved.")
 
     # pages
@@ -199,7 +199,7 @@ class MilDock(QWidget):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         if event is not None and watched is self._window:
             if event.type() == QEvent.Type.Close:  # the person may still think better of it: save, and go on
-                self.session.stage.outlines.autosave.flush()
+                self.session.stage.outlines.flush()
                 self.session.save_view()
             elif event.type() == QEvent.Type.DeferredDelete:
                 self.session.close()
