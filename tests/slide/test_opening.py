@@ -143,6 +143,34 @@ def test_files_cut_short(tmp_path: Path, kind: str, kept: float) -> None:
     assert_sentence(sentence)
 
 
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_a_lost_end_is_told_although_all_pixels_are_there(
+    tmp_path: Path, options: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "slide.tif"
+    pixels = np.kron(pattern(60, 60), np.ones((8, 8, 1), np.uint8))
+    with tifffile.TiffWriter(path, **options) as tif:
+        tif.write(pixels, photometric="rgb", tile=(64, 64))
+        tif.write(pixels[::2, ::2], photometric="rgb", tile=(64, 64), subfiletype=1)
+    with open_slide(path) as slide:
+        assert slide.problems == []
+    with tifffile.TiffFile(path) as tif:
+        end = tif.pages[1].offset
+    path.write_bytes(path.read_bytes()[:end])
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.levels[0][:], pixels)
+        assert len(slide.problems) == 1
+        assert f"slide.tif is cut short: it speaks of an image at byte {end:,}" in slide.problems[0]
+        assert_sentence(slide.problems[0])
+    assert capfd.readouterr().err == ""
+
+
+def test_a_tiff_whose_list_of_images_is_lost_holds_none(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    path.write_bytes(b"II*\0" + (10**6).to_bytes(4, "little") + bytes(100))
+    refused(path, "it holds no image")
+
+
 def test_a_slide_that_fails_half_way_shows_what_it_has(tmp_path: Path) -> None:
     pixels = np.kron(pattern(130, 160), np.ones((8, 8, 1), np.uint8))  # 1280 x 1040
     path = write_pyramid(tmp_path / "half.tiff", [pixels], compression="jpeg", tile=256)

@@ -91,7 +91,10 @@ def tissue(
         if out is not None:
             _write_picture(out, slide, mask)
             facts["picture"] = out
-    print_facts(facts, as_json=as_json)
+        problems = list(slide.problems)
+    for problem in problems:
+        say(f"Note: {problem}")
+    print_facts({**facts, "problems": problems} if as_json else facts, as_json=as_json)
 
 
 def _write_picture(out: Path, slide: Slide, mask: TissueMask) -> None:

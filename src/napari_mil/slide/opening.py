@@ -8,11 +8,13 @@ from pathlib import Path
 
 from napari_mil.errors import SlideError
 
+from .cut_short import cut_short
 from .plain_source import check_size, open_plain
 from .slide import Slide
 from .source import PixelSource, probe
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PLAIN_TIFFS = ("tiff", "ome-tiff", "generic-tiff")
 _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM")
 _KNOWN = "SVS, NDPI, MRXS, SCN, BIF, VMS, SVSLIDE, DICOM, (OME-)TIFF, PNG, JPEG, WebP or BMP"
 
@@ -39,7 +41,11 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | N
     try:
         check_size(file, *source.level_dimensions[-1])
         probe(source)
-        return Slide(file, source, mpp)
+        slide = Slide(file, source, mpp)
+        lost = cut_short(file) if source.vendor in _PLAIN_TIFFS else None  # scanners' own kinds are refused when cut
+        if lost is not None:
+            slide.tiles.note(lost)
+        return slide
     except BaseException:
         source.close()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,11 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
     """A TIFF of no scanner's own kind: by OpenSlide, tile by tile, or whole, whichever shows most of it."""
     import tifffile
 
+    _hush()
     try:
         tif = tifffile.TiffFile(path)
+        if not tif.series:
+            raise ValueError("it holds no image")
         series = max(tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
         levels = list(series.levels)
     except Exception as error:  # tifffile raises whatever its parsing met: struct.error, IndexError, ...
@@ -55,6 +59,13 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
         raise
     tif.close()
     return source
+
+
+def _hush() -> None:
+    """Keep tifffile's log off the terminal where nobody has asked for it: what matters is told in sentences."""
+    logger = logging.getLogger("tifffile")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def _openslide(path: Path) -> OpenSlideSource | None:

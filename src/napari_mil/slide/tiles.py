@@ -119,6 +119,11 @@ class Tiles:
         """Note that a tile cannot be read; it is grey from now on and not tried again."""
         with self._lock:
             self._failed.add(id)
+        self.note(sentence)
+
+    def note(self, sentence: str) -> None:
+        """Add to `problems`."""
+        with self._lock:
             if sentence not in self.problems and len(self.problems) < _MOST_PROBLEMS:
                 self.problems.append(sentence)
 
