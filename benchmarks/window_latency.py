@@ -4,7 +4,8 @@ Every read of the slide is delayed (20 ms by default, as on a network share). A 
 window's thread; the gaps between beats are how long an event can wait. Prints p50, p95 and the longest gap per
 phase; "napari alone" pans over a picture in memory, which is what the machine and its OpenGL cost without a slide.
 
-    python benchmarks/window_latency.py [--slide FILE] [--delay-ms 20] [--load 2] [--seconds 4] [--json] [--check]
+    python benchmarks/window_latency.py [--slide FILE] [--delay-ms 20] [--load 2] [--train] [--size 1920x1080]
+                                        [--seconds 4] [--json] [--check]
 
 Needs a display with OpenGL (without one: xvfb-run -a -s "-screen 0 1920x1200x24" python benchmarks/…).
 """
@@ -28,7 +29,6 @@ import numpy.typing as npt
 
 BEAT_MS = 5
 FRAME_MS = 16
-CANVAS = (1920, 1080)
 
 
 class Delayed:
@@ -161,6 +161,33 @@ def load(processes: int, nice: int) -> Iterator[None]:
             worker.terminate()
 
 
+@contextmanager
+def training(wanted: bool) -> Iterator[None]:
+    """A real training at full load, in the child process that the window uses."""
+    if not wanted:
+        yield
+        return
+    import tempfile
+
+    from napari_mil import Method, Project
+    from napari_mil.jobs import JobRunner, TrainJob
+    from napari_mil.sample import create_sample
+    from napari_mil.study.prepare import prepare_all
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, JobRunner() as runner:
+        project = Project.open(create_sample(Path(folder), n_slides=12, size=(2048, 1536)))
+        for _ in prepare_all(project):
+            pass
+        method = Method.preset("rank_induction").with_settings({"training.epochs": 100_000, "training.patience": None})
+        job = runner.submit(TrainJob(project=str(project.folder), method=method.model_dump(mode="json")))
+        while not job.reports and not job.status.finished:
+            time.sleep(0.1)
+        yield
+        print(f"epochs trained meanwhile: {len(job.reports)}")
+        job.cancel(keep="discard")
+        job.wait(5)
+
+
 def floor(viewer: Any, beats: Beats, seconds: float) -> dict[str, float]:
     """The same pan over a picture that lies in memory: what napari and OpenGL cost on this machine by themselves."""
     picture = np.random.default_rng(0).integers(120, 250, (1600, 2400, 3), dtype=np.uint8)
@@ -243,6 +270,8 @@ def main() -> int:
     parser.add_argument("--slide", type=Path, help="a slide file; a made one of 60,000 x 60,000 pixels otherwise")
     parser.add_argument("--delay-ms", type=float, default=20.0)
     parser.add_argument("--load", type=int, default=0, help="processes that compute at full load meanwhile")
+    parser.add_argument("--train", action="store_true", help="a real training in the background meanwhile")
+    parser.add_argument("--size", default="1920x1080", help="of the window")
     parser.add_argument("--nice", type=int, default=10, help="their priority; a job's child has 10")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each phase")
     parser.add_argument("--outlines", type=int, default=0, help="lesions on the slide")
@@ -261,7 +290,7 @@ def main() -> int:
         plain = open_slide(options.slide)
         slide = Slide(plain.path, Delayed(plain.source, options.delay_ms / 1000), plain.mpp)
     viewer = napari.Viewer(show=True)
-    viewer.window.resize(*CANVAS)
+    viewer.window.resize(*map(int, options.size.split("x")))
     beats = Beats()
     alone = floor(viewer, beats, options.seconds)
     started = time.perf_counter()
@@ -271,12 +300,13 @@ def main() -> int:
         lesions = LesionLayer(viewer, _outlines(slide, options.outlines), mpp=slide.mpp, slide_id=shown.slide_id)
         viewer.layers.selection.active = lesions.layer
     wait(0.5)
-    with load(options.load, options.nice):
+    with load(options.load, options.nice), training(options.train):
         found = {"napari alone": alone, **phases(viewer, shown, beats, options.seconds)}
     result = {
         "canvas": list(viewer.canvas.size[::-1]),
         "delay_ms": options.delay_ms,
         "load": options.load,
+        "training": options.train,
         "outlines": options.outlines,
         "open_ms": round(opened * 1000, 1),
         "machine": platform.processor() or platform.machine(),
@@ -288,7 +318,10 @@ def main() -> int:
     if options.json:
         print(json.dumps(result))
     else:
-        print(f"canvas {result['canvas']}, {options.delay_ms:g} ms a read, {options.load} busy processes")
+        print(
+            f"canvas {result['canvas']}, {options.delay_ms:g} ms a read, {options.load} busy processes"
+            + (", training meanwhile" if options.train else "")
+        )
         for name, figures in found.items():
             print(f"{name:>20}: " + "  ".join(f"{key} {value}" for key, value in figures.items()))
     pans = [found["pan by mouse"], found["pan over new ground"]]
