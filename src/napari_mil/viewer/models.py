@@ -164,9 +164,9 @@ class Models:
         """What came of the chosen run, in a line or two."""
         if self.run is None:
             return ""
-        lines = list(dict.fromkeys(str(note) for epoch in self.epochs for note in epoch.get("notes") or ()))
-        if self.run_in_training:
-            return "\n".join(lines)
+        if self.run_in_training:  # later the page says the same of the project
+            return "\n".join(dict.fromkeys(str(note) for epoch in self.epochs for note in epoch.get("notes") or ()))
+        lines = []
         if self.epochs:
             best = self.epochs[-1]["best_epoch"]
             at_best = next((e for e in self.epochs if e["epoch"] == best), self.epochs[-1])

@@ -57,7 +57,10 @@ class Curves(QWidget):
         else:
             low, high = min((y for _, y in points), default=0.0), max((y for _, y in points), default=1.0)
         pad = (high - low) * 0.05 or 0.5
-        return x_min, max(x_max, x_min + 1), low - pad * (not self._bounds), high + pad * (not self._bounds)
+        if self._bounds:
+            pad = 0.0
+        floor = low - pad if low < 0 else max(0.0, low - pad)  # no loss is drawn as if it could be negative
+        return x_min, max(x_max, x_min + 1), floor, high + pad
 
     def paintEvent(self, event: object) -> None:
         painter = QPainter(self)

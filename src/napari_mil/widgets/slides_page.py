@@ -138,10 +138,10 @@ class SlidesPage(Page):
         assert horizontal is not None
         vertical.setDefaultSectionSize(THUMBNAIL.height() + 4)
         vertical.hide()
-        for column, width in ((PICTURE, 54), (LABEL, 54), (ROLE, 68), (OUTLINED, 68), (FEATURES, 62), (PATIENT, 60)):
+        for column, width in ((PICTURE, 52), (LABEL, 54), (ROLE, 66), (OUTLINED, 67), (FEATURES, 62), (PATIENT, 60)):
             table.setColumnWidth(column, width)
         horizontal.setSectionResizeMode(SLIDE, QHeaderView.ResizeMode.Interactive)
-        table.setColumnWidth(SLIDE, 66)
+        table.setColumnWidth(SLIDE, 64)
         labels = ChoiceDelegate(table, lambda: ["", *self.session.label_names], editable=True)
         table.setItemDelegateForColumn(LABEL, labels)
         table.setItemDelegateForColumn(ROLE, ChoiceDelegate(table, lambda: ROLES))
