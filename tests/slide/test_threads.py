@@ -70,7 +70,7 @@ def test_hammering_one_slide(tmp_path: Path, pyramid_file: tuple[Path, list[Pixe
         for thread in threads:
             thread.join()
         assert wrong == []
-        assert done[0] > 20
+        assert done[0] >= 8  # each thread at least once, however busy the machine
         assert slide.problems == []
 
 
