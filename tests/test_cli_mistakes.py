@@ -114,6 +114,27 @@ def test_options_of_slide_files_are_refused_for_a_project(
     assert not jobs
 
 
+@pytest.mark.parametrize("encoder", ["textur", "nowhere.pt2"])
+def test_an_encoder_that_is_not_there_changes_no_project(
+    run: Run, jobs: list[Any], slides: Path, tmp_path: Path, encoder: str
+) -> None:
+    Project.create(tmp_path / "project", slides)
+    code, _, err = run("extract", tmp_path / "project", "--encoder", encoder)
+    assert code == 2
+    assert encoder in err
+    assert not jobs
+    assert Project.open(tmp_path / "project").config.encoder == "texture"
+    assert run("project", "new", tmp_path / "other", "--slides", slides, "--encoder", encoder)[0] == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_mistake_leaves_no_half_project(run: Run, slides: Path, tmp_path: Path) -> None:
+    code, _, err = run("project", "new", tmp_path / "new", "--slides", slides, "--lesions", tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere" in err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """Features of slide a: of CLAM, and of two encoders by TRIDENT."""

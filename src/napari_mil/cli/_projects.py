@@ -33,6 +33,9 @@ def new(
     """Make a project from a folder of slides or a table."""
     from napari_mil.study import Project
 
+    encoder = checked_encoder(encoder)
+    if lesions is not None and not lesions.is_dir():
+        raise MilError(f"--lesions {lesions}: no such folder; expected one with annotation files")
     made = Project.create(folder, slides, name=name, encoder=encoder)
     facts: dict[str, Any] = {"project": made.folder, "slides": len(made.slide_ids)}
     if lesions is not None:
@@ -70,6 +73,27 @@ def _state(opened: Project) -> dict[str, Any]:
         "trainable": not any(finding.blocking for finding in findings),
         "to_do": [str(finding) for finding in findings],
     }
+
+
+def checked_encoder(name: str) -> str:
+    """The encoder as a project keeps it, a .pt2 file by its whole path; refused before a project is changed for it.
+
+    Raises
+    ------
+    MilError
+        If there is none of this name, or no such .pt2 file.
+    """
+    from napari_mil.features import list_encoders
+
+    if name.lower().endswith(".pt2"):
+        if not Path(name).is_file():
+            raise MilError(f"there is no encoder program {name}; check the path")
+        return str(Path(name).absolute())
+    known = [info.name for info in list_encoders()]
+    if name not in known:
+        raise MilError(
+            f"there is no encoder {name!r}; choose one of {', '.join(known)}, or give the path of a .pt2 file"
+        )
 
 
 def open_project(folder: Path) -> Project:

@@ -10,7 +10,7 @@ import typer
 from napari_mil.errors import MilError
 
 from ._app import Device, Json, app
-from ._projects import open_project
+from ._projects import check_encoder, open_project
 from ._terminal import finish, print_facts, run_job, say, say_error, warnings_as_lines
 
 if TYPE_CHECKING:
@@ -173,6 +173,8 @@ def _tiling(target_mpp: float | None, patch_px: int | None) -> dict[str, Any]:
 def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> None:
     """Make it the project's own: features of two encoders are never mixed."""
     project = open_project(folder)
+    if encoder is not None:
+        check_encoder(encoder)
     project.config.encoder = encoder or project.config.encoder
     project.config.encoder_weights = None if weights is None else str(weights.absolute())
     project.save()
