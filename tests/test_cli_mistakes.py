@@ -128,6 +128,17 @@ def test_an_encoder_that_is_not_there_changes_no_project(
     assert not (tmp_path / "other").exists()
 
 
+def test_an_encoder_program_is_found_from_where_it_was_named(
+    run: Run, jobs: list[Any], slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Project.create(tmp_path / "project", slides)
+    (tmp_path / "own.pt2").touch()
+    monkeypatch.chdir(tmp_path)
+    assert run("extract", "project", "--encoder", "own.pt2")[0] == 0
+    assert Path(Project.open(tmp_path / "project").encoder) == tmp_path / "own.pt2"
+    assert jobs[0].project == str(tmp_path / "project")
+
+
 def test_a_mistake_leaves_no_half_project(run: Run, slides: Path, tmp_path: Path) -> None:
     code, _, err = run("project", "new", tmp_path / "new", "--slides", slides, "--lesions", tmp_path / "nowhere")
     assert code == 2

@@ -91,9 +91,8 @@ def checked_encoder(name: str) -> str:
         return str(Path(name).absolute())
     known = [info.name for info in list_encoders()]
     if name not in known:
-        raise MilError(
-            f"there is no encoder {name!r}; choose one of {', '.join(known)}, or give the path of a .pt2 file"
-        )
+        raise MilError(f"there is no encoder {name!r}; choose one of {', '.join(known)}, or give a .pt2 file")
+    return name
 
 
 def open_project(folder: Path) -> Project:

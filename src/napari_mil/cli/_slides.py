@@ -10,7 +10,7 @@ import typer
 from napari_mil.errors import MilError
 
 from ._app import Device, Json, app
-from ._projects import check_encoder, open_project
+from ._projects import checked_encoder, open_project
 from ._terminal import finish, print_facts, run_job, say, say_error, warnings_as_lines
 
 if TYPE_CHECKING:
@@ -174,8 +174,7 @@ def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> 
     """Make it the project's own: features of two encoders are never mixed."""
     project = open_project(folder)
     if encoder is not None:
-        check_encoder(encoder)
-    project.config.encoder = encoder or project.config.encoder
+        project.config.encoder = checked_encoder(encoder)
     project.config.encoder_weights = None if weights is None else str(weights.absolute())
     project.save()
     say(f"Note: the project uses the encoder {project.config.encoder} from now on.")
