@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,31 @@ def test_imports_into_one_folder_do_not_write_over_each_other(run: Run, foreign:
     assert code == 2
     assert (json.loads(out)["imported"], json.loads(out)["refused"]) == (1, 1)
     assert "folder of its own" in err
+
+
+def test_resume_takes_the_run_written_last_whatever_it_is_called(
+    run: Run, monkeypatch: pytest.MonkeyPatch, slides: Path, tmp_path: Path
+) -> None:
+    from napari_mil.mil import Method
+
+    specs: list[Any] = []
+
+    def take(spec: Any) -> dict[str, Any]:
+        specs.append(spec)
+        return {"message": "Done."}
+
+    monkeypatch.setattr("napari_mil.cli._training.run_job", take)
+    Project.create(tmp_path / "project", slides)
+    method = Method.preset("mean").model_dump(mode="json")
+    for age, (name, finished) in enumerate([("done", True), ("a-second", False), ("z-first", False)]):
+        path = tmp_path / "project" / "runs" / name / "run.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"method": method, "finished": finished}))
+        os.utime(path, (10_000 - age, 10_000 - age))
+    code, _, err = run("train", tmp_path / "project", "--resume")
+    assert code == 0
+    assert "going on with the run a-second" in err
+    assert Path(specs[0].out).name == "a-second"
 
 
 def test_what_is_said_after_ctrl_c_goes_on_with_that_run_and_no_other(tmp_path: Path) -> None:

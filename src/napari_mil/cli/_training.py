@@ -132,11 +132,15 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def _newest_unfinished(runs: list[Path]) -> Path:
-    for folder in runs:
-        path = folder / "run.json"
-        if path.is_file() and not read_run(path).get("finished", False):
+    """The run.json that was written last, whatever its folder is called, among those of unfinished runs."""
+    found = [folder / "run.json" for folder in runs if (folder / "run.json").is_file()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        if not read_run(path).get("finished", False):
+            say(f"Note: going on with the run {path.parent.name}; another one: --out FOLDER")
             return path
-    raise MilError("the project has no unfinished run; start one without --resume")
+    raise MilError(
+        "the project has no unfinished run of its own; for a run kept elsewhere give its folder: --out FOLDER"
+    )
 
 
 @app.command()
