@@ -211,7 +211,7 @@ def _file_dialogs_answer(path: Path) -> Iterator[None]:
         QFileDialog.getExistingDirectory, QFileDialog.getOpenFileName, QFileDialog.getSaveFileName = kept  # type: ignore[method-assign]
 
 
-def play(out: Path, sample: Path, *, epochs: int = 40) -> dict[str, Any]:
+def play(out: Path, sample: Path, *, epochs: int = 150) -> dict[str, Any]:
     """Play all steps on a copy of the sample's slides; the figures of the run."""
     p = Player(out)
     figures: dict[str, Any] = {}
@@ -416,7 +416,7 @@ def main() -> int:
     """Play, print, and keep the figures beside the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("demo-output"))
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--sample", type=Path, help="folder of a sample cohort that is there already")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -43,13 +43,13 @@ def test_the_first_ten_minutes(tmp_path: Path) -> None:
     environment = {**os.environ, "NAPARI_MIL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     if environment.get("QT_QPA_PLATFORM") == "offscreen":
         del environment["QT_QPA_PLATFORM"]  # the canvas wants the display
-    command = [sys.executable, str(SCRIPT), "--out", str(out), "--sample", str(tmp_path / "sample"), "--epochs", "40"]
+    command = [sys.executable, str(SCRIPT), "--out", str(out), "--sample", str(tmp_path / "sample"), "--epochs", "250"]
     played = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=270, check=False)
     assert played.returncode == 0, played.stdout[-2000:] + played.stderr[-4000:]
     figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     assert [step["step"] for step in figures["steps"]] == STEPS
     assert len(list(out.glob("*.png"))) >= len(STEPS)
     assert figures["cancel_seconds"] <= 2.5
-    assert figures["epochs"] == 40
+    assert figures["epochs"] == 250
     assert "Exceptions caught" not in played.stderr
     assert "Traceback" not in played.stderr
