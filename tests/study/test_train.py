@@ -110,11 +110,25 @@ def test_interrupted_and_resumed_is_the_same(made_up: Project, trained: tuple[Pr
     assert (out / "metrics.json").exists()
 
 
-def test_a_run_does_not_go_on_with_other_outlines_or_features(made_up: Project) -> None:
+def test_a_run_goes_on_with_the_outlines_it_began_with(made_up: Project, trained: tuple[Project, Path]) -> None:
+    method, out = quick_method(epochs=6), made_up.folder / "runs" / "stopped"
+    running = train_project(made_up, method, seed=3, out=out)
+    next(running)
+    running.close()
+    before = load_run(out).provenance
+    for slide_id in before["split"]["train"]:  # somebody drew on while the run stood still
+        made_up.save_lesions(slide_id, LesionSet([Lesion(shapely.box(0, 0, 100, 100), label="Tumor")]))
+    _, run = drain(train_project(made_up, method, seed=3, out=out, resume=True))
+    assert same_weights(run, load_run(trained[1]))
+    assert run.provenance["slides"] == before["slides"]
+
+
+def test_a_run_does_not_go_on_with_other_features_or_unknown_outlines(made_up: Project) -> None:
     out = made_up.folder / "runs" / "stopped"
     running = train_project(made_up, quick_method(epochs=6), out=out)
     next(running)
     running.close()
+    (out / "patch_labels.npz").unlink()
     train = [r.slide_id for r in made_up.slides if r.role == "train"]
     one = next(i for i in train if made_up.slide(i).label == "tumor")
     made_up.save_lesions(one, LesionSet([Lesion(shapely.box(0, 0, 100, 100), label="Tumor")]))

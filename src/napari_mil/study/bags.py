@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -23,11 +24,22 @@ class ProjectBags(Sequence["Bag"]):
     """Bags of some slides of a project, each made when it is asked for and then kept.
 
     Their features are float16 as stored, so that 400 slides of 10,000 patches take 8 GB and no more.
+
+    Parameters
+    ----------
+    patch_labels : {slide_id: (N,) int8}, optional
+        Instead of what the outlines say now: the labels that a run began with.
     """
 
-    def __init__(self, project: Project, slide_ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        slide_ids: Sequence[str],
+        patch_labels: Mapping[str, npt.NDArray[np.int8]] | None = None,
+    ) -> None:
         self._project = project
         self.slide_ids = list(slide_ids)
+        self._patch_labels = patch_labels
         self._made: dict[str, Bag] = {}
 
     def __len__(self) -> int:
@@ -42,7 +54,10 @@ class ProjectBags(Sequence["Bag"]):
             return [self[k] for k in range(len(self))[index]]
         slide_id = self.slide_ids[index]
         if slide_id not in self._made:
-            self._made[slide_id] = project_bag(self._project, slide_id)
+            bag = project_bag(self._project, slide_id)
+            if self._patch_labels is not None:
+                bag = replace(bag, patch_labels=self._patch_labels.get(slide_id))
+            self._made[slide_id] = bag
         return self._made[slide_id]
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_mil.errors import ProjectError, TrainingError
+from napari_mil.maps.whole import written_whole
 
 from ._files import write_json, write_text
 from .bags import ProjectBags
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from napari_mil.mil import Bag, EpochReport, Method, Prediction, Run
 
     from .project import Project
+
+
+PATCH_LABELS = "patch_labels.npz"
+_OF = "of "  # before a slide's name, which could be one that NumPy uses itself
 
 
 def train_project(
@@ -49,8 +55,8 @@ def train_project(
     out : path, optional
         Folder of the run; a new one in the project's `runs` where not given.
     resume : bool
-        Go on with `out`, on the split that it was started with; refused when its slides' features, outlines or labels
-        are others now, since the result would be neither of the old nor of the new ones.
+        Go on with `out`, on the split and with the outlines that it was started with, whatever was drawn since;
+        refused when its slides' features or labels are others now, since the result would be of neither.
     on_bag : callable (done, total), optional
         Called after each slide of an epoch; may raise `Cancelled`.
     split : {slide_id: role}, optional
@@ -63,21 +69,29 @@ def train_project(
     """
     from napari_mil.mil import fit
 
-    if resume and out is not None and (Path(out) / "run.json").is_file():
-        split = split or recorded_split(run_facts(out))
-        _refuse_changes(project, Path(out))
+    begun = run_facts(out) if resume and out is not None and (Path(out) / "run.json").is_file() else None
+    taught = None
+    if begun is not None and out is not None:
+        split = split or recorded_split(begun)
+        taught = _read_patch_labels(Path(out))
+        _refuse_changes(project, Path(out), outlines=taught is None)
     if split is None:
         _refuse_obstacles(project)
     roles = split_of(project, split)
     chosen = method_for(project, method)
     provenance = project_provenance(project, [i for ids in roles.values() for i in ids])
+    if begun is not None and taught is not None:
+        provenance = dict(begun["provenance"])
     provenance["split"] = roles
     folder = Path(out) if out is not None else project.new_run_folder(chosen.name)
+    train, validation = (ProjectBags(project, roles[role], taught) for role in ("train", "validation"))
+    if begun is None:
+        _keep_patch_labels(folder, [*train, *validation])
     try:
         run = yield from fit(
             chosen,
-            ProjectBags(project, roles["train"]),
-            ProjectBags(project, roles["validation"]),
+            train,
+            validation,
             seed=seed,
             device=device,
             out=folder,
@@ -86,8 +100,10 @@ def train_project(
             on_bag=on_bag,
         )
     except TrainingError:
-        if out is None and not any(folder.iterdir()):
-            folder.rmdir()  # refused before anything began
+        if [path.name for path in folder.iterdir()] == [PATCH_LABELS]:  # refused before anything began
+            (folder / PATCH_LABELS).unlink()
+            if out is None:
+                folder.rmdir()
         raise
     evaluate_run(project, run, device=device)
     return run
@@ -168,8 +184,28 @@ def _refuse_obstacles(project: Project) -> None:
         raise TrainingError(" ".join(obstacles))
 
 
-def _refuse_changes(project: Project, run: Path) -> None:
-    changes = changes_since(project, run, ("train", "validation"))
+def _keep_patch_labels(folder: Path, bags: Sequence[Bag]) -> None:
+    """What the outlines taught when the run began, so that it can go on after more was drawn."""
+    arrays = {f"{_OF}{bag.slide_id}": bag.patch_labels for bag in bags if bag.patch_labels is not None}
+    with written_whole(folder / PATCH_LABELS) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _read_patch_labels(folder: Path) -> dict[str, npt.NDArray[np.int8]] | None:
+    """The labels that a run began with; None where they were not kept."""
+    if not (folder / PATCH_LABELS).is_file():
+        return None
+    with np.load(folder / PATCH_LABELS, allow_pickle=False) as arrays:
+        return {name.removeprefix(_OF): arrays[name] for name in arrays.files}
+
+
+def _refuse_changes(project: Project, run: Path, *, outlines: bool) -> None:
+    of_outlines = ("its outlines were changed.", "the answer to “all lesions outlined?” is another.")
+    changes = [
+        change
+        for change in changes_since(project, run, ("train", "validation"))
+        if outlines or not change.endswith(of_outlines)
+    ]
     if changes:
         more = f" (and {len(changes) - 3} more changes)" if len(changes) > 3 else ""
         raise TrainingError(
