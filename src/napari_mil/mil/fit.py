@@ -30,6 +30,8 @@ from .sampler import epoch_order
 
 OnBag = Callable[[int, int], None]
 
+BEST_IS_LAST = "The best epoch was the last one: more epochs may help (training.epochs)."
+
 
 def fit(
     method: Method,
@@ -167,6 +169,9 @@ class _Trainer:
         self.done += 1
         improved = self._is_better(checked)
         self.seconds.append(time.perf_counter() - start)
+        if improved and self.done == training.epochs:
+            self.run.notes.append(BEST_IS_LAST)
+            self.unread_notes += (BEST_IS_LAST,)
         report = EpochReport(
             epoch=self.done,
             epochs=training.epochs,

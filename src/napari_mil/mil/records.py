@@ -47,8 +47,8 @@ class EpochReport:
     memory_mb : float
         GPU: the peak that this training held; CPU: memory of the process.
     notes : tuple of str
-        Sentences a person should read once (few positives in validation, slides without outlines, …); only in the
-        first report after a start.
+        Sentences a person should read once: in the first report after a start, what the data leave doubtful (few
+        positives in validation, slides without outlines, …); in the last, whether more epochs may help.
     """
 
     epoch: int
