@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -138,11 +139,24 @@ def test_slide_metrics_are_json_able_and_say_where_the_threshold_is_from() -> No
 def test_one_sentence_about_a_run() -> None:
     y, p = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.7, 0.9])
     test = ours.slide_metrics(y, np.stack([1 - p, p], 1), repeats=50)
-    assert ours.metrics_sentence({"sets": {"validation": test, "test": test}}).startswith("Test: AUROC 1.000 (")
+    assert ours.metrics_sentence({"sets": {"validation": test, "test": test}}) == (
+        "Test: AUROC 1.000, accuracy 0.750 at 0.5, 4 slides: far too few to tell."
+    )
     assert ours.metrics_sentence({"sets": {"validation": test}}).startswith("Validation: AUROC")
     assert ours.metrics_sentence({"sets": {}}) == ""
     alone = ours.slide_metrics([1, 1], np.array([[0.2, 0.8], [0.4, 0.6]]), repeats=50)
     assert "one class only" in ours.metrics_sentence({"sets": {"test": alone}})
+
+
+def test_intervals_are_told_where_slides_are_enough_for_them() -> None:
+    def words(positive: int, negative: int, shift: float) -> str:
+        y = np.repeat([0, 1], [negative, positive])
+        p = np.clip(np.r_[np.linspace(0.1, 0.6, negative), np.linspace(0.1, 0.6, positive) + shift], 0, 1)
+        return ours.auroc_words(ours.slide_metrics(y, np.stack([1 - p, p], 1), repeats=50))
+
+    assert re.fullmatch(r"0\.\d{3} \(0\.\d\d to \d\.\d\d\), 30 slides", words(15, 15, 0.2))
+    assert words(15, 15, 0.55) == "1.000, 30 slides (no interval can be given at 0 or 1)"
+    assert re.fullmatch(r"0\.\d{3}, 39 slides, only 9 of one label: far too few to tell", words(9, 30, 0.2))
 
 
 def test_macro_auroc_leaves_absent_classes_out() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +72,31 @@ def test_a_bad_slide_is_recorded_and_the_others_go_on(pictures: Project) -> None
     assert sentence == summary.failed["s1"]
     assert "s1" in sentence
     stored = json.loads((pictures.feature_folder / "failures.json").read_text(encoding="utf-8"))
-    assert set(stored["s1"]) == {"when", "sentence"}
+    assert set(stored["s1"]) == {"when", "sentence", "file"}
     _, again = drain(prepare_all(pictures))
     assert (again.there, again.passed_over, again.failed) == (["s0", "s2"], ["s1"], {})
+    assert again.sentence == "0 slides prepared, 2 were ready, 1 passed over (it failed before; retry it)."
+    _, tried = drain(prepare_all(pictures, retry_failed=True))
+    assert list(tried.failed) == ["s1"]
     pictures.slide_path("s1").write_bytes(good)
-    _, retried = drain(prepare_all(pictures, retry_failed=True))
-    assert retried.done == ["s1"]
+    _, mended = drain(prepare_all(pictures))  # another file: tried again without being asked
+    assert mended.done == ["s1"]
+    assert pictures.failures() == {}
+
+
+def test_a_slide_that_another_process_works_on_is_no_failure(pictures: Project) -> None:
+    part = pictures.feature_path("s1").with_name("s1.h5.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'w'); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(part)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        _, summary = drain(prepare_all(pictures))
+        other.communicate()
+    assert (summary.done, summary.busy, summary.failed) == (["s0", "s2"], ["s1"], {})
+    assert summary.sentence == "2 slides prepared, 1 passed over (another process works on it)."
     assert pictures.failures() == {}
 
 

@@ -82,6 +82,36 @@ def test_a_project_is_not_made_over_another_nor_of_nothing(tmp_path: Path) -> No
         Project.create(tmp_path / "file" / "p")
 
 
+def test_paths_are_relative_whatever_the_folders_share(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "p", touch(tmp_path / "slides" / "a.svs"))
+    assert project.slide("a").path == "../slides/a.svs"
+    far = Path(tmp_path.anchor) / "elsewhere" / "b.svs"  # nothing in common but the root
+    project.add_slides([far])
+    row = Project.open(project.folder).slide("b")
+    assert row.path.startswith("../")
+    assert row.path.endswith("/elsewhere/b.svs")
+    assert project.slide_path("b") == far
+
+
+def test_the_scale_of_a_folder_is_found_under_its_whole_path_too(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "p", touch(tmp_path / "slides" / "a.svs"))
+    project.config.mpp[(tmp_path / "slides").as_posix() + "/"] = (0.5, 0.5)  # as older projects keep it
+    assert project.mpp_of("a") == (0.5, 0.5)
+    project.set_mpp("a", 0.25, folder=True)
+    assert project.mpp_of("a") == (0.25, 0.25)
+    project.set_mpp("a", None, folder=True)
+    assert project.mpp_of("a") is None
+
+
+def test_a_dicom_slide_has_the_name_of_its_folder(tmp_path: Path) -> None:
+    uid = "1.2.840.113619.2.55"
+    one, *two = touch(
+        tmp_path / "case 7" / f"{uid}.1.dcm", tmp_path / "both" / f"{uid}.2.dcm", tmp_path / "both" / f"{uid}.3.dcm"
+    )
+    project = Project.create(tmp_path / "p", [one, *two])
+    assert project.slide_ids == ["case 7", f"{uid}.2", f"{uid}.3"]
+
+
 def test_newer_damaged_and_missing_projects(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=r"holds no project\.json"):
         Project.open(tmp_path)
@@ -177,7 +207,7 @@ def test_labels_from_a_table_matched_by_name_or_file(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p", touch(tmp_path / "Tumor_001.svs", tmp_path / "n1.svs"))
     (tmp_path / "t.csv").write_text("image,label,set,age\ntumor_001.tif,tumor,train,70\nN1,normal,,60\nx,normal,,1\n")
     sentence = project.merge_table(tmp_path / "t.csv")
-    assert sentence == "Read label, role of 2 of 2 slides. 1 names are not in the project (x)."
+    assert sentence == "Read labels and roles of 2 of 2 slides. 1 name is not in the project (x)."
     row = Project.open(project.folder).slide("Tumor_001")
     assert (row.label, row.role, row.extra) == ("tumor", "train", {"age": "70"})
 
@@ -310,7 +340,7 @@ def test_findings_say_what_to_do(tmp_path: Path) -> None:
     assert any("No slide has a label yet" in f and f.blocking for f in project.check_trainable())
     project.update_slides({i: {"label": "tumor", "role": "train"} for i in "ab"} | {"c": {"role": "test"}})
     found = project.check_trainable()
-    assert "1 slides have a role but no label (c). Label them first." in found
+    assert "1 slide has a role but no label (c). Label it first." in found
     assert any("No labelled slide has the role validation" in f for f in found)
     assert any(f.startswith("All 2 train slides have the label tumor.") for f in found)
     assert any("2 of 2 training and validation slides have no features yet (a, b)" in f for f in found)
@@ -323,11 +353,11 @@ def test_slides_that_failed_are_left_out_and_said(made_up: Project) -> None:
 
     train = [r.slide_id for r in made_up.slides if r.role == "train"]
     made_up.feature_path(train[0]).unlink()
-    assert any(f.blocking and f"have no features yet ({train[0]})" in f for f in made_up.check_trainable())
+    assert any(f.blocking and f"has no features yet ({train[0]})" in f for f in made_up.check_trainable())
     record_failure(made_up, train[0], "cannot be read.")
     found = made_up.check_trainable()
     assert not any(f.blocking for f in found)
-    assert any(f"could not be prepared and are left out ({train[0]})" in f for f in found)
+    assert any(f"could not be prepared and is left out ({train[0]})" in f for f in found)
 
 
 def test_advice_about_validation_and_outlines(made_up: Project) -> None:
@@ -341,7 +371,7 @@ def test_advice_about_validation_and_outlines(made_up: Project) -> None:
     made_up.save_lesions(negative, made_up.lesions(positive))
     found = made_up.check_trainable()
     assert any(f"nobody has said whether all lesions are outlined ({positive})" in f for f in found)
-    assert any(f"labelled normal but have lesions outlined ({negative})" in f for f in found)
+    assert any(f"labelled normal but has lesions outlined ({negative})" in f for f in found)
 
 
 def test_window_and_process_may_hold_the_same_project(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def tissue(
     try:
         config = TissueConfig(method=method, threshold=threshold)
     except ValidationError as error:
-        raise MilError(f"--method {method}: {error.errors()[0]['msg']}") from error
+        found = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise MilError(f"--method {method}: {found}") from error
     with warnings_as_lines(), open_slide(slide_file, mpp=mpp) as slide:
         mask = tissue_mask(slide, config)
         share = float(mask.array.mean())
@@ -150,7 +151,10 @@ def extract(
             weights=None if weights is None else str(weights),
             device=device,
         )
-    finish(run_job(spec), as_json=as_json)
+    result = run_job(spec)
+    if result.get("passed_over"):
+        say("Note: slides that failed before and whose files are the same are tried again with --retry-failed.")
+    finish(result, as_json=as_json)
 
 
 def _tiling(target_mpp: float | None, patch_px: int | None) -> dict[str, Any]:
@@ -166,7 +170,8 @@ def _tiling(target_mpp: float | None, patch_px: int | None) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise MilError(f"--{name.replace('_', '-')} {tiling[name]}: {first['msg']}") from error
+        found = first["msg"].removeprefix("Value error, ")
+        raise MilError(f"--{name.replace('_', '-')} {tiling[name]}: {found}") from error
     return tiling
 
 

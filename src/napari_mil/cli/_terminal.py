@@ -67,8 +67,9 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
     for role, figures in ((result.get("metrics") or {}).get("sets") or {}).items():
         auroc = figures.get("auroc") or {}
         if auroc.get("value") is not None:
-            interval = f" ({auroc['low']:.3f} to {auroc['high']:.3f})" if auroc.get("low") is not None else ""
-            rows[f"{role} AUROC"] = f"{auroc['value']:.3f}{interval}, {figures.get('n', '?')} slides"
+            from napari_mil.study.metrics import auroc_words
+
+            rows[f"{role} AUROC"] = auroc_words(figures)
     places = {name: result[name] for name in ("run", "folder", "maps", "out") if result.get(name)}
     return {**rows, **places, "result": result.get("message") or "Done."}
 

@@ -25,6 +25,7 @@ def experiment(spec: ExperimentJob, context: JobContext) -> Generator[Experiment
     from napari_mil.mil.devices import find_device
     from napari_mil.study import Project
     from napari_mil.study.experiments import Protocol, experiment
+    from napari_mil.study.words import counted
 
     device = str(find_device(spec.device))
     context.note(device=device)
@@ -38,7 +39,7 @@ def experiment(spec: ExperimentJob, context: JobContext) -> Generator[Experiment
     table = yield from experiment(project, spec.methods, protocol, device=device, out=out)
     summary = summarise(table)
     failed = [str(sentence) for sentence in table["error"] if sentence] if "error" in table else []
-    sentence = f"{len(table)} trainings of {len(spec.methods)} methods"
+    sentence = f"{counted(len(table), 'training')} of {counted(len(spec.methods), 'method')}"
     return {
         "message": sentence + (f", {len(failed)} of them failed: {failed[0]}" if failed else "."),
         "methods": summary,

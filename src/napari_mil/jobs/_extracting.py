@@ -48,6 +48,7 @@ def of_project(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport
         "done": summary.done,
         "there": summary.there,
         "passed_over": summary.passed_over,
+        "busy": summary.busy,
         "failed": summary.failed,
         "folder": project.feature_folder,
     }
@@ -56,7 +57,8 @@ def of_project(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport
 def of_files(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, None, dict[str, Any]]:
     """Slide files, one feature file each; a bad one is told of and the others go on."""
     from napari_mil.features import get_encoder
-    from napari_mil.study.prepare import resolve_device
+    from napari_mil.study.prepare import is_busy, resolve_device
+    from napari_mil.study.words import counted
 
     assert spec.encoder is not None
     assert spec.out is not None
@@ -69,17 +71,24 @@ def of_files(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, 
     encoder = get_encoder(spec.encoder, weights=spec.weights, device=device)
     done: list[Path] = []
     failed: dict[str, str] = {}
+    busy: list[str] = []
     for index, name in enumerate(spec.slides):
         path = Path(name)
         context.part(index, len(spec.slides), path.name)
         try:
             done.append((yield from _of_file(spec, path, encoder)))
         except (MilError, OSError) as error:
-            failed[str(path)] = str(error)
-    if not done:
+            if is_busy(error):
+                busy.append(path.stem)
+            else:
+                failed[str(path)] = str(error)
+    if failed and not done and not busy:
         raise JobError(next(iter(failed.values())))
-    sentence = f"{len(done)} slides done" + (f", {len(failed)} failed." if failed else ".")
-    return {"message": sentence, "done": done, "failed": failed, "folder": spec.out}
+    sentence = counted(len(done), "slide") + " done"
+    if busy:
+        sentence += f", {len(busy)} passed over (another process works on {'it' if len(busy) == 1 else 'them'})"
+    sentence += f", {len(failed)} failed." if failed else "."
+    return {"message": sentence, "done": done, "failed": failed, "busy": busy, "folder": spec.out}
 
 
 def _of_file(spec: ExtractJob, path: Path, encoder: Encoder) -> Generator[ExtractReport, None, Path]:

@@ -55,15 +55,12 @@ def absolute(path: Path | str) -> Path:
 
 
 def stored_path(path: Path, folder: Path) -> str:
-    """A path as it stands in a project file: POSIX, relative to `folder` where the two share more than the root."""
+    """A path as it stands in a project file: POSIX, relative to `folder` unless it lies on another drive."""
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     try:
-        common = Path(os.path.commonpath([path, folder]))
+        return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:  # two drives
         return path.as_posix()
-    if common == Path(common.anchor):
-        return path.as_posix()
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def real_path(stored: str, folder: Path) -> Path:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .words import counted
+
 if TYPE_CHECKING:
     from .project import Project
 
@@ -45,13 +47,13 @@ def import_annotations(project: Project, folder: Path | str) -> AnnotationImport
         added[slide_id] = len(new)
     known = sum(map(len, report.lesions.values())) - sum(added.values())
     sentences = [
-        f"{sum(added.values())} outlines added to {sum(n > 0 for n in added.values())} slides"
-        + (f"; {known} were there already." if known else ".")
+        f"{counted(sum(added.values()), 'outline')} added to {counted(sum(n > 0 for n in added.values()), 'slide')}"
+        + (f"; {counted(known, 'was', 'were')} there already." if known else ".")
     ]
     sentences += [f"{path.name}: no slide of this name." for path in report.unmatched_files]
     sentences += [f"{path.name}: could be {' or '.join(names)}; rename it." for path, names in report.ambiguous.items()]
     sentences += report.problems
     if report.slides_without:
         names = ", ".join(report.slides_without[:8]) + ("…" if len(report.slides_without) > 8 else "")
-        sentences.append(f"{len(report.slides_without)} slides got none: {names}")
+        sentences.append(f"{counted(len(report.slides_without), 'slide')} got none: {names}")
     return AnnotationImport(added, sentences)

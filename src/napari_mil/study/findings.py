@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .splits import patients_in_two_roles
+from .words import counted
 
 if TYPE_CHECKING:
     from .project import Project
@@ -43,7 +44,10 @@ def _labels(project: Project) -> list[Finding]:
         )
     elif unlabelled:
         found.append(
-            Finding(f"{len(unlabelled)} slides have a role but no label ({_some(unlabelled)}). Label them first.")
+            Finding(
+                f"{counted(len(unlabelled), 'slide has', 'slides have')} a role but no label ({_some(unlabelled)}). "
+                f"Label {_them(unlabelled)} first."
+            )
         )
     return found
 
@@ -58,6 +62,7 @@ def _roles(project: Project) -> list[Finding]:
         found.append(Finding(f"Patient {patient} is in {where}. Give all slides of a patient the same role."))
     for role in ("train", "validation"):
         labels = Counter(r.label for r in rows if r.role == role)
+        most = "The only" if labels.total() == 1 else f"All {labels.total()}"
         if not labels:
             found.append(
                 Finding(f"No labelled slide has the role {role}. Propose a split, or choose some slides for it.")
@@ -66,7 +71,7 @@ def _roles(project: Project) -> list[Finding]:
             only = next(iter(labels))
             found.append(
                 Finding(
-                    f"All {labels.total()} {role} slides have the label {only}. Training needs at least two labels: "
+                    f"{most} {role} {_have(labels.total())} the label {only}. Training needs at least two labels: "
                     f"label more slides, or move some to {role}.",
                 )
             )
@@ -83,21 +88,24 @@ def _roles(project: Project) -> list[Finding]:
 def _features(project: Project) -> list[Finding]:
     wanted = [r.slide_id for r in project.slides if r.role in ("train", "validation") and r.label is not None]
     without = [slide_id for slide_id in wanted if not project.has_features(slide_id)]
-    failed = [slide_id for slide_id in without if slide_id in project.failures()] if without else []
+    failures = project.failures() if without else {}
+    failed = [slide_id for slide_id in without if slide_id in failures]
     open_ones = [slide_id for slide_id in without if slide_id not in failed]
     found = []
     if open_ones:
         found.append(
             Finding(
-                f"{len(open_ones)} of {len(wanted)} training and validation slides have no features yet "
-                f"({_some(open_ones)}). Prepare them on the Features page."
+                f"{len(open_ones)} of {counted(len(wanted), 'training and validation slide')} "
+                f"{'has' if len(open_ones) == 1 else 'have'} no features yet ({_some(open_ones)}). "
+                f"Prepare {_them(open_ones)} on the Features page."
             )
         )
     if failed:
         found.append(
             Finding(
-                f"{len(failed)} training and validation slides could not be prepared and are left out "
-                f"({_some(failed)}). Retry them on the Features page.",
+                f"{counted(len(failed), 'training or validation slide')} could not be prepared and "
+                f"{'is' if len(failed) == 1 else 'are'} left out ({_some(failed)}). "
+                f"Retry {_them(failed)} on the Features page.",
                 blocking=len(failed) == len(wanted),
             )
         )
@@ -112,7 +120,8 @@ def _validation(project: Project) -> list[Finding]:
     if validation and len(names) >= 2 and 0 < positives < FEW_POSITIVES:
         found.append(
             Finding(
-                f"Only {positives} validation slides are positive, fewer than {FEW_POSITIVES}: the validation AUROC "
+                f"Only {counted(positives, 'validation slide is', 'validation slides are')} positive, "
+                f"fewer than {FEW_POSITIVES}: the validation AUROC "
                 "and the choice of the best epoch will be largely chance. Add slides, or repeat over several splits.",
                 blocking=False,
             )
@@ -132,13 +141,15 @@ def _outlines(project: Project) -> list[Finding]:
     found = []
     if negative:
         found.append(
-            f"{len(negative)} training slides are labelled {names[0]} but have lesions outlined ({_some(negative)}): "
+            f"{counted(len(negative), 'training slide is', 'training slides are')} labelled {names[0]} but "
+            f"{'has' if len(negative) == 1 else 'have'} lesions outlined ({_some(negative)}): "
             "those outlines are left out. Check label and outlines."
         )
     if open_question:
         found.append(
-            f"For {len(open_question)} outlined training slides nobody has said whether all lesions are outlined "
-            f"({_some(open_question)}), so what is not outlined counts as unknown and gives no counter-examples. "
+            f"For {counted(len(open_question), 'outlined training slide')} nobody has said whether "
+            f"all lesions are outlined ({_some(open_question)}), so what is not outlined counts as unknown "
+            "and gives no counter-examples. "
             "Answer it on the Slides page."
         )
     return [Finding(sentence, blocking=False) for sentence in found]
@@ -149,6 +160,14 @@ def has_lesion(project: Project, slide_id: str) -> bool:
     from napari_mil.lesion import Role
 
     return bool(project.lesions(slide_id).of_role(Role.LESION, project.config.classes))
+
+
+def _have(n: int) -> str:
+    return "slide has" if n == 1 else "slides have"
+
+
+def _them(names: list[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _some(names: list[str], n: int = 3) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from .config import SlideRow
 from .table import patient_of, read_table, slide_id_of
 
 TABLES = {".csv", ".tsv", ".txt"}
+_UID = re.compile(r"\d+(\.\d+){3,}")  # what DICOM files are often called
 
 
 def collect(
@@ -99,7 +101,11 @@ def find_again(lost: Mapping[str, Path], before: Path | None, new_folder: Path) 
 
 def _rows(files: Sequence[Path], folder: Path) -> list[SlideRow]:
     rows = []
-    for path in dict.fromkeys(files):
+    files = list(dict.fromkeys(files))
+    beside = Counter(path.parent for path in files)
+    for path in files:
         name = slide_id_of(path)
+        if _UID.fullmatch(name) and beside[path.parent] == 1 and path.parent.name:
+            name = slide_id_of(path.parent / f"{path.parent.name}.dcm")  # one DICOM slide: its folder has a name
         rows.append(SlideRow(slide_id=name, path=stored_path(path, folder), patient_id=patient_of(name)))
     return rows

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from napari_mil.maps.ranking import auroc, average_precision, binary, midranks, precision_recall
 
+from .words import counted
+
 __all__ = [
     "Confusion",
     "Interval",
@@ -22,6 +24,7 @@ __all__ = [
     "accuracy",
     "auprc",
     "auroc",
+    "auroc_words",
     "average_precision",
     "bootstrap_interval",
     "confusion",
@@ -29,6 +32,7 @@ __all__ = [
     "delong_test",
     "macro_auroc",
     "mann_whitney",
+    "metrics_sentence",
     "slide_metrics",
     "youden",
 ]
@@ -301,16 +305,45 @@ def metrics_sentence(metrics: Mapping[str, Any]) -> str:
             continue
         if "auroc" not in found:
             value = found.get("auroc_macro")
-            return f"{name.capitalize()}: macro AUROC {value:.3f}, {found['n']} slides." if value is not None else ""
-        area = found["auroc"]
-        if area["value"] is None:
-            return f"{name.capitalize()}: {found['n']} slides of one class only, so there is no AUROC."
-        reach = f" ({area['low']:.2f} to {area['high']:.2f})" if area["low"] is not None else ""
-        return (
-            f"{name.capitalize()}: AUROC {area['value']:.3f}{reach}, "
-            f"accuracy {found['at_0.5']['accuracy']:.3f} at 0.5, {found['n']} slides."
-        )
+            return f"{name.capitalize()}: macro AUROC {value:.3f}, {_slides(found)}." if value is not None else ""
+        if found["auroc"]["value"] is None:
+            return f"{name.capitalize()}: {counted(found['n'], 'slide')} of one class only, so there is no AUROC."
+        accurate = f", accuracy {found['at_0.5']['accuracy']:.3f} at 0.5"
+        return f"{name.capitalize()}: AUROC {auroc_words(found, accurate)}."
     return ""
+
+
+def auroc_words(figures: Mapping[str, Any], between: str = "") -> str:
+    """AUROC of a set of metrics.json in words: with its interval, where the slides are enough for one.
+
+    At 0 and at 1 the intervals shrink to a point, and of few slides they say too little: there is none then.
+
+    Parameters
+    ----------
+    figures
+        Of `slide_metrics`, with a defined AUROC.
+    between
+        Words that go before the number of slides.
+    """
+    area = figures["auroc"]
+    value, low, high = area["value"], area.get("low"), area.get("high")
+    told = low is not None and high is not None and 0 < value < 1 and not _too_few(figures)
+    return f"{value:.3f}{f' ({low:.2f} to {high:.2f})' if told else ''}{between}, {_slides(figures)}"
+
+
+def _slides(figures: Mapping[str, Any]) -> str:
+    """How many slides a figure is of, and whether they are too few."""
+    n = int(figures["n"])
+    if _too_few(figures):
+        only = "" if n < 2 * FEW else f", only {min(figures['counts'].values())} of one label"
+        return f"{counted(n, 'slide')}{only}: far too few to tell"
+    value = (figures.get("auroc") or {}).get("value")
+    return counted(n, "slide") + (" (no interval can be given at 0 or 1)" if value in (0, 1) else "")
+
+
+def _too_few(figures: Mapping[str, Any]) -> bool:
+    counts = (figures.get("counts") or {}).values()
+    return int(figures["n"]) < 2 * FEW or min(counts, default=FEW) < FEW
 
 
 def _placements(y: npt.NDArray[np.bool_], s: Floats) -> tuple[Floats, Floats]:

@@ -19,6 +19,7 @@ from napari_mil.maps.whole import written_whole
 
 from ._files import read_json, write_json
 from .bags import labels_of, tissue_path
+from .words import counted
 
 if TYPE_CHECKING:
     from napari_mil.features import Encoder, ExtractReport
@@ -53,19 +54,35 @@ class Patches:
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What `prepare_all` did: slides done now, done before, passed over since they failed before, failed now."""
+    """What `prepare_all` did.
+
+    Attributes
+    ----------
+    done, there : list of str
+        Slides prepared now, and before.
+    passed_over : list of str
+        They failed before, and their files are the same.
+    failed : dict
+        Slide → why it failed now.
+    busy : list of str
+        Another process works on them.
+    """
 
     done: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)
 
     @property
     def sentence(self) -> str:
         """One sentence for people."""
-        parts = [f"{len(self.done)} slides prepared"]
-        parts += [f"{len(self.there)} were ready"] if self.there else []
-        parts += [f"{len(self.passed_over)} passed over (they failed before; retry them)"] if self.passed_over else []
+        parts = [f"{counted(len(self.done), 'slide')} prepared"]
+        parts += [f"{counted(len(self.there), 'was', 'were')} ready"] if self.there else []
+        parts += [f"{len(self.busy)} passed over (another process works on {_them(self.busy)})"] if self.busy else []
+        if self.passed_over:
+            who = "it" if len(self.passed_over) == 1 else "they"
+            parts += [f"{len(self.passed_over)} passed over ({who} failed before; retry {_them(self.passed_over)})"]
         parts += [f"{len(self.failed)} failed ({', '.join(list(self.failed)[:3])})"] if self.failed else []
         return ", ".join(parts) + "."
 
@@ -165,7 +182,8 @@ def prepare_slide(
     try:
         path = yield from _prepare(project, slide_id, device, encoder)
     except (MilError, OSError, MemoryError) as error:
-        record_failure(project, slide_id, _sentence(slide_id, error))
+        if not is_busy(error):
+            record_failure(project, slide_id, _sentence(slide_id, error))
         raise
     record_failure(project, slide_id, None)
     return path
@@ -183,11 +201,11 @@ def prepare_all(
     Parameters
     ----------
     slide_ids : sequence of str, optional
-        None: all that have no features yet, without those that failed before unless `retry_failed`. Slides that are
-        named are tried in any case.
+        None: all that have no features yet, without those that failed before unless `retry_failed` or their file has
+        changed since. Slides that are named are tried in any case.
     """
     summary = PrepareSummary()
-    failed_before = set() if retry_failed or slide_ids is not None else set(project.failures())
+    failed_before = set() if retry_failed or slide_ids is not None else _failed_unchanged(project)
     encoder: Encoder | None = None
     for slide_id in project.slide_ids if slide_ids is None else slide_ids:
         if project.has_features(slide_id):
@@ -200,6 +218,10 @@ def prepare_all(
         try:
             yield from prepare_slide(project, slide_id, encoder=encoder)
         except (MilError, OSError, MemoryError) as error:
+            if is_busy(error):
+                summary.busy.append(slide_id)
+                yield _report(slide_id, 0, message=f"{slide_id}: another process works on it; passed over.")
+                continue
             summary.failed[slide_id] = _sentence(slide_id, error)
             yield _report(slide_id, 0, message=summary.failed[slide_id])
         else:
@@ -255,8 +277,36 @@ def record_failure(project: Project, slide_id: str, sentence: str | None) -> Non
         return
     failures.pop(slide_id, None)
     if sentence is not None:
-        failures[slide_id] = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "sentence": sentence}
+        when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        failures[slide_id] = {"when": when, "sentence": sentence, "file": _file_state(project, slide_id)}
     write_json(path, failures)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether a feature file could not be written since another process is writing it."""
+    return isinstance(error.__cause__, BlockingIOError)
+
+
+def _failed_unchanged(project: Project) -> set[str]:
+    """Slides that failed before and whose files are still the same."""
+    path = project.feature_folder / "failures.json"
+    failures: dict[str, Any] = read_json(path) if path.is_file() else {}
+    known = set(project.slide_ids) & set(failures)
+    return {i for i in known if "file" not in failures[i] or failures[i]["file"] == _file_state(project, i)}
+
+
+def _file_state(project: Project, slide_id: str) -> list[Any] | None:
+    """What tells that a slide's file was replaced: path, bytes, time of change; None when it is not there."""
+    path = project.slide_path(slide_id)
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return [path.as_posix(), facts.st_size, facts.st_mtime_ns]
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _prepare(

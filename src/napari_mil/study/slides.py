@@ -17,8 +17,18 @@ from .config import ProjectConfig, SlideRow, order_labels
 from .intake import collect, disambiguate, find_again
 from .splits import patients_in_two_roles, refuse_patients_in_two_roles
 from .table import fields_of, read_table, slide_id_of, write_table
+from .words import counted, listed
 
 Slides = Path | str | Iterable[Path | str]
+_PLAIN = {  # fields of a row, as people call them
+    "patient_id": "patients",
+    "label": "labels",
+    "role": "roles",
+    "partial_annotation": "whether all lesions are outlined",
+    "time": "times",
+    "event": "events",
+    "mpp": "µm per pixel",
+}
 
 
 class ProjectSlides:
@@ -134,8 +144,10 @@ class ProjectSlides:
             values = {field: getattr(row, field) for field in fields_of(used) if getattr(row, field) not in (None, "")}
             changes[name] = values | {"extra": self._rows[name].extra | row.extra}
         self.update_slides(changes)
-        missing = f" {len(unknown)} names are not in the project ({some(unknown, 3)})." if unknown else ""
-        return f"Read {', '.join(fields_of(used)) or 'nothing'} of {len(changes)} of {len(self)} slides.{missing}"
+        absent = counted(len(unknown), "name is", "names are")
+        missing = f" {absent} not in the project ({some(unknown, 3)})." if unknown else ""
+        read = listed([_PLAIN.get(field, field) for field in fields_of(used)]) or "nothing"
+        return f"Read {read} of {len(changes)} of {counted(len(self), 'slide')}.{missing}"
 
     def remove_slides(self, slide_ids: Iterable[str]) -> None:
         """Take slides out of the table; their files (slide, lesions, features) stay where they are."""
@@ -202,7 +214,10 @@ class ProjectSlides:
         if not folder and scanner is None:
             self.update_slide(slide_id, mpp=pair)
             return
-        key = f"scanner:{scanner}" if scanner else stored_path(self.slide_path(slide_id).parent, self.folder) + "/"
+        parent = self.slide_path(slide_id).parent
+        key = f"scanner:{scanner}" if scanner else stored_path(parent, self.folder) + "/"
+        if not scanner:
+            self.config.mpp.pop(parent.as_posix() + "/", None)  # as older projects have it
         if pair is None:
             self.config.mpp.pop(key, None)
         elif all(0.05 <= v <= 20 for v in pair):
@@ -219,9 +234,9 @@ class ProjectSlides:
         if slide_id in self.config.mpp:
             return self.config.mpp[slide_id]
         for parent in self.slide_path(slide_id).parents:
-            key = stored_path(parent, self.folder) + "/"
-            if key in self.config.mpp:
-                return self.config.mpp[key]
+            for key in (stored_path(parent, self.folder) + "/", parent.as_posix() + "/"):  # the second: older projects
+                if key in self.config.mpp:
+                    return self.config.mpp[key]
         return self.config.mpp.get(f"scanner:{scanner}") if scanner else None
 
     # labels
