@@ -393,6 +393,23 @@ def test_predict_asks_for_the_right_job(
     assert run("predict", bundle)[0] == 2
 
 
+def test_bundle(run: Run, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(source: Path, out: Path) -> Path:
+        assert source == folder
+        out.mkdir()
+        (out / "bundle.json").write_text("{}")
+        return out
+
+    monkeypatch.setattr("napari_mil.study.export_bundle", save, raising=False)
+    folder = a_run(project)
+    code, text, _ = run("bundle", folder, tmp_path / "model", "--json")
+    assert code == 0
+    assert json.loads(text) == {"bundle": str(tmp_path / "model"), "files": ["bundle.json"]}
+    code, _, told = run("bundle", tmp_path / "nothing", tmp_path / "other")
+    assert code == 2
+    assert "no readable run.json" in told
+
+
 def test_experiment_asks_for_the_right_job(run: Run, asked: list[Any], project: Project) -> None:
     names = "rank_induction, ab_mil_rank"
     assert run("experiment", project.folder, "--methods", names, "--repeats", "3", "--set", "training.epochs=2")[0] == 0
@@ -486,12 +503,12 @@ def test_facts_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_result_summaries() -> None:
     sets = {
-        "test": {"n": 4, "auroc": {"value": 0.75, "low": 0.5, "high": 1.0}},
+        "test": {"n": 40, "counts": {"0": 20, "1": 20}, "auroc": {"value": 0.75, "low": 0.5, "high": 1.0}},
         "validation": {"auroc": {"value": None}},
     }
     result = {"run": "r", "message": "Trained.", "metrics": {"sets": sets}}
     assert _terminal.summary(result) == {
-        "test AUROC": "0.750 (0.500 to 1.000), 4 slides",
+        "test AUROC": "0.750 (0.50 to 1.00), 40 slides",
         "run": "r",
         "result": "Trained.",
     }
@@ -499,6 +516,20 @@ def test_result_summaries() -> None:
     assert _terminal.summary({"predictions": predictions})["s"] == "0.250, 0.750 TEST"
     with pytest.raises(SystemExit):
         _terminal.finish({"failed": {"a": "is broken"}}, as_json=True)
+
+
+def test_slides_that_failed_before_name_the_option(run: Run, monkeypatch: pytest.MonkeyPatch, project: Project) -> None:
+    result = {"message": "0 slides prepared.", "passed_over": ["one"], "busy": ["two"], "failed": {}}
+    monkeypatch.setattr("napari_mil.cli._slides.run_job", lambda spec: result)
+    code, _, told = run("extract", project.folder)
+    assert code == 0
+    assert "--retry-failed" in told
+
+
+def test_a_mistake_in_a_setting_is_told_without_its_makers_words(run: Run, slide: Path) -> None:
+    code, _, told = run("tissue", slide, "--method", "manual")
+    assert code == 2
+    assert "Value error" not in told
 
 
 def test_our_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:

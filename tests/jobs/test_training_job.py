@@ -202,6 +202,14 @@ def test_predictions_of_several_slides(runner: JobRunner, project: Project) -> N
     assert set(result["predictions"]) == set(slides)
     assert np.isclose(sum(result["predictions"][slides[0]]["probabilities"]), 1)
     assert sorted(path.stem for path in (Path(run) / "maps").glob("*.npz")) == sorted(slides)
+    out = Path(run).parents[2] / "elsewhere"
+    spec = PredictJob(project=str(project.folder), run=run, slide_ids=slides[:2], out=str(out))
+    kept = runner.submit(spec).result(60)["predictions"]
+    for suffix in ("npz", "png"):
+        assert sorted(path.stem for path in (out / "maps").glob(f"*.{suffix}")) == sorted(slides[:2])
+    lines = (out / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("slide_id,predicted,badge,p_")
+    assert [line.split(",")[:2] for line in lines[1:]] == [[name, kept[name]["predicted"]] for name in slides[:2]]
 
 
 def test_an_experiment_is_summarised(runner: JobRunner, project: Project) -> None:

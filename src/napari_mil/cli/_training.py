@@ -161,6 +161,20 @@ def predict(
     finish(run_job(_prediction(model, slides or [], out, mpp, device)), as_json=as_json)
 
 
+@app.command()
+def bundle(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder for the model.")],
+    as_json: Json = False,
+) -> None:
+    """Save a run's model with its encoder and scale into a folder of its own, which runs on any slide."""
+    from napari_mil.study import export_bundle
+
+    read_run(run_file(run))
+    made = export_bundle(run_file(run).parent, out)
+    print_facts({"bundle": made, "files": sorted(path.name for path in made.iterdir())}, as_json=as_json)
+
+
 def _prediction(model: Path, slides: list[str], out: Path | None, mpp: float | None, device: str) -> JobSpec:
     from napari_mil.jobs import ApplyJob, PredictJob
 

@@ -91,6 +91,8 @@ class TrainJob(_Spec):
 class PredictJob(_Spec):
     """Predict slides of a project with a run (``slide_ids=None`` without `paths`: all with features).
 
+    With `out` the maps are written there, with a picture of each and a table; else they are kept with the run.
+
     `paths` are slide files that the run is used on from tissue to map, as a bundle is.
     """
 

@@ -81,21 +81,23 @@ def predict(spec: PredictJob, context: JobContext) -> Generator[Any, None, dict[
 def _predict_project(spec: PredictJob, context: JobContext) -> Generator[PredictReport, None, dict[str, Any]]:
     from napari_mil.mil.devices import find_device
     from napari_mil.study import Project
+    from napari_mil.study.pictures import picture_prediction
     from napari_mil.study.predict import predict_project
 
     device = str(find_device(spec.device))
     context.note(device=device)
     project = Project.open(spec.project or Path(spec.run).parent.parent)
-    out = None if spec.out is None else Path(spec.out)
+    maps = (Path(spec.run) if spec.out is None else Path(spec.out)) / "maps"
     predictions: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    for report in predict_project(project, spec.run, spec.slide_ids, device=device, out=out):
+    for report in predict_project(project, spec.run, spec.slide_ids, device=device, out=maps):
         if report.error:
             failed[report.slide_id] = report.error
-        else:
+        elif spec.out is None:
             predictions[report.slide_id] = {"probabilities": report.probabilities, "badge": report.badge}
+        else:
+            predictions[report.slide_id] = picture_prediction(project, report.slide_id, spec.out, Path(spec.run).name)
         yield report
-    maps = out or Path(spec.run) / "maps"
     return {"message": _count(predictions, failed), "predictions": predictions, "failed": failed, "maps": maps}
 
 
@@ -133,9 +135,11 @@ def _apply_to(
 
 
 def _count(predictions: dict[str, Any], failed: dict[str, str]) -> str:
+    from napari_mil.study.words import counted
+
     if not predictions:
         raise MilError(next(iter(failed.values())))
-    return f"{len(predictions)} slides predicted" + (f", {len(failed)} failed." if failed else ".")
+    return counted(len(predictions), "slide") + " predicted" + (f", {len(failed)} failed." if failed else ".")
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -291,7 +291,7 @@ def apply_bundle(
             slide.set_mpp(mpp)
         features = yield from _features(model, slide, out / "features" / f"{slide_id}.h5", device)
         applied = _judge(model, slide, features, out / "maps", device)
-    _remember(out / "predictions.csv", applied)
+    remember(out / "predictions.csv", applied)
     return applied
 
 
@@ -353,7 +353,7 @@ def _judge(model: Bundle, slide: Slide, features: Features, folder: Path, device
     )
 
 
-def _remember(path: Path, applied: Applied) -> None:
+def remember(path: Path, applied: Applied) -> None:
     """Put a slide's line into predictions.csv, in place of an older one of the same slide."""
     columns = ["slide_id", "predicted", "badge", *(f"p_{name}" for name in applied.probabilities), "use"]
     rows: list[dict[str, str]] = []
