@@ -19,6 +19,7 @@ from napari_mil.maps.whole import written_whole
 
 from ._files import read_json, write_json
 from .bags import labels_of, tissue_path
+from .encoder import load_encoder
 from .words import counted
 
 if TYPE_CHECKING:
@@ -214,7 +215,8 @@ def prepare_all(
         if slide_id in failed_before:
             summary.passed_over.append(slide_id)
             continue
-        encoder = encoder or project_encoder(project, device)
+        if encoder is None:
+            encoder = yield from load_encoder(project, slide_id, resolve_device(device, project.config.encoder))
         try:
             yield from prepare_slide(project, slide_id, encoder=encoder)
         except (MilError, OSError, MemoryError) as error:
@@ -247,15 +249,6 @@ def estimate_project(project: Project, *, device: str = "auto", sample: int = 6)
     dim = next((info.dim for info in list_encoders() if info.name == project.config.encoder), None)
     found = estimate(patches, dim, project.config.encoder, device=resolve_device(device, project.config.encoder))
     return ProjectEstimate(len(todo), len(counts), patches, found.minutes, found.gigabytes, found.measured, failed)
-
-
-def project_encoder(project: Project, device: str = "auto") -> Encoder:
-    """The project's encoder, ready to compute."""
-    from napari_mil.features import get_encoder
-
-    return get_encoder(
-        project.encoder, weights=project.encoder_weights, device=resolve_device(device, project.config.encoder)
-    )
 
 
 def resolve_device(device: str, encoder: str = "") -> str:
@@ -325,10 +318,12 @@ def _prepare(
         patches = patches_of(project, slide_id, slide)
         if patches.note:
             yield _report(slide_id, len(patches.grid), message=patches.note)
+        if encoder is None:
+            encoder = yield from load_encoder(project, slide_id, resolve_device(device, project.config.encoder))
         path = yield from extract(
             slide,
             patches.grid,
-            encoder or project_encoder(project, device),
+            encoder,
             out,
             patch_px=project.config.tile.patch_px,
             target_mpp=project.config.tile.target_mpp,

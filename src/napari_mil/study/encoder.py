@@ -1,0 +1,50 @@
+"""The project's encoder, made while its weights' download is reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_mil.features import Encoder, ExtractReport
+
+    from .project import Project
+
+TOLD_EVERY_S = 0.5
+
+
+def load_encoder(project: Project, slide_id: str, device: str) -> Generator[ExtractReport, None, Encoder]:
+    """Make the project's encoder; reports tell how much of its weights is there while they are downloaded.
+
+    Parameters
+    ----------
+    slide_id : str
+        The slide that waits for it, named in the reports.
+    device : str
+        "cpu", "cuda", … ("auto" is resolved by the caller).
+    """
+    from napari_mil.features import ExtractReport, get_encoder
+
+    so_far: tuple[int, int] = (0, 0)
+
+    def downloaded(done: int, total: int) -> None:
+        nonlocal so_far
+        so_far = done, total
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(
+            get_encoder, project.encoder, weights=project.encoder_weights, device=device, progress=downloaded
+        )
+        told = so_far
+        while not future.done():
+            time.sleep(0.05 if told == (0, 0) else TOLD_EVERY_S)
+            if so_far != told:
+                told = so_far
+                done, total = (n / 1e6 for n in told)
+                share = f"{done:.0f} of {total:.0f} MB" if total else f"{done:.0f} MB"
+                yield ExtractReport(
+                    slide_id, 0, 0, 0.0, None, f"Downloading the weights of {project.encoder}: {share}."
+                )
+        return future.result()

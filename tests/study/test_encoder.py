@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import napari_mil.features as features
+from napari_mil.errors import FeatureError
+from napari_mil.study import Project
+from napari_mil.study.encoder import load_encoder
+
+
+def drain(generator: Any) -> tuple[list[Any], Any]:
+    reports = []
+    while True:
+        try:
+            reports.append(next(generator))
+        except StopIteration as end:
+            return reports, end.value
+
+
+def test_a_download_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project.create(tmp_path / "p", encoder="resnet50")
+
+    def slow(name: str, *, weights: object, device: str, progress: Callable[[int, int], None]) -> str:
+        for done in range(1, 4):
+            progress(done * 10_000_000, 30_000_000)
+            time.sleep(0.6)
+        return f"{name} on {device}"
+
+    monkeypatch.setattr(features, "get_encoder", slow)
+    reports, encoder = drain(load_encoder(project, "s1", "cpu"))
+    assert encoder == "resnet50 on cpu"
+    assert re.fullmatch(r"Downloading the weights of resnet50: [12]0 of 30 MB\.", reports[0].message)
+    assert {r.slide_id for r in reports} == {"s1"}
+
+
+def test_one_without_weights_says_nothing(tmp_path: Path) -> None:
+    reports, encoder = drain(load_encoder(Project.create(tmp_path / "p"), "s1", "cpu"))
+    assert reports == []
+    assert encoder.name == "texture"
+
+
+def test_a_failure_comes_through(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "p", encoder=str(tmp_path / "nowhere.pt2"))
+    with pytest.raises(FeatureError, match=r"nowhere\.pt2"):
+        drain(load_encoder(project, "s1", "cpu"))
