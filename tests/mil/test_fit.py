@@ -12,7 +12,7 @@ import torch
 
 from napari_mil.errors import MilError
 from napari_mil.mil import Bag, EpochReport, Method, Run, fit, predict
-from napari_mil.mil.fit import _Trainer
+from napari_mil.mil.fit import BEST_IS_LAST, _Trainer
 from napari_mil.mil.randomness import Randomness
 from napari_mil.mil.sampler import epoch_order
 
@@ -35,6 +35,30 @@ def test_it_learns(train, validation) -> None:
     lesion = validation[1].patch_labels == 1
     scores = predict(run, validation[1]).scores
     assert scores[lesion].mean() > scores[~lesion].mean()
+
+
+def test_the_patch_classifier_is_trained_to_its_end() -> None:
+    """A control that stops half-way makes what it is compared with look good."""
+    rng = np.random.default_rng(0)
+    spread, towards = np.geomspace(0.05, 1, 10), rng.normal(size=10)  # features on unlike scales, as an encoder's are
+    bags = []
+    for index in range(24):
+        z = rng.normal(size=(60, 10))
+        lesion = np.zeros(60, bool)
+        if index % 2:
+            lesion = z @ towards + rng.normal(size=60) > np.linalg.norm(towards)
+        x = (z * spread).astype(np.float32)
+        bags.append(Bag(f"s{index}", x, None, index % 2, lesion.astype(np.int8)))
+    method = Method.preset("patch_classifier")
+    _, run = finish(fit(method, bags[:16], bags[16:]))
+    assert run.best_epoch < method.training.epochs
+    assert BEST_IS_LAST not in run.notes
+    # with the training of rank induction it is not
+    as_rank = {f"training.{key}": value for key, value in Method.preset("rank_induction").training}
+    _, unfinished = finish(fit(method.with_settings(as_rank), bags[:16], bags[16:]))
+    assert BEST_IS_LAST in unfinished.notes
+    reached, before = (r.history[r.best_epoch - 1]["val_loss"] for r in (run, unfinished))
+    assert reached < 0.9 * before
 
 
 def test_reports(train, validation) -> None:
@@ -142,6 +166,36 @@ class TestEarlyStopping:
         reports, run = finish(fit(method, train, validation))
         best = max(reports, key=lambda report: (report.val_auroc, -report.val_loss))
         assert run.best_epoch == best.epoch
+
+
+class TestBestIsLast:
+    """Training that ended by its number of epochs while it still got better says so."""
+
+    def test_said_in_the_last_report_and_in_the_run(self, train, validation, tmp_path: Path) -> None:
+        reports, run = finish(fit(quick(training__learning_rate=1e-4), train, validation, out=tmp_path))
+        assert run.best_epoch == 4
+        assert [BEST_IS_LAST in report.notes for report in reports] == [False, False, False, True]
+        assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["notes"] == run.notes
+        assert Run.load(tmp_path).notes.count(BEST_IS_LAST) == 1
+        assert finish(fit(run.method, train, validation, out=tmp_path, resume=True))[1].notes == run.notes
+
+    def test_said_once_after_a_resumption(self, train, validation, tmp_path: Path) -> None:
+        method = quick(training__learning_rate=1e-4)
+        training = fit(method, train, validation, out=tmp_path)
+        for _ in range(3):
+            next(training)
+        training.close()
+        reports, run = finish(fit(method, train, validation, out=tmp_path, resume=True))
+        assert [BEST_IS_LAST in report.notes for report in reports] == [True]
+        assert run.notes.count(BEST_IS_LAST) == 1
+
+    @pytest.mark.parametrize("patience", [2, None])
+    def test_not_said_when_an_earlier_epoch_was_best(self, patience: int | None, train, validation) -> None:
+        settings = {"training__patience": patience, "training__min_epochs": 0, "training__learning_rate": 0.5}
+        reports, run = finish(fit(quick(training__epochs=25, **settings), train, validation))
+        assert run.best_epoch < len(reports)
+        assert BEST_IS_LAST not in run.notes
+        assert not any(BEST_IS_LAST in report.notes for report in reports)
 
 
 class TestSteps:
