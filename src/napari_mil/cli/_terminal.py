@@ -221,7 +221,8 @@ def report_line(report: Mapping[str, Any]) -> str:
         for name, title in (("train_loss", "loss"), ("val_loss", "val. loss"), ("val_auroc", "val. AUROC")):
             if report.get(name) is not None:
                 parts.append(f"{title} {report[name]:.4f}")
-        return "  ".join(parts) + ("  best so far" if report.get("improved") else "")
+        line = "  ".join(parts) + ("  best so far" if report.get("improved") else "")
+        return "\n".join([line, *(f"note  {note}" for note in report.get("notes") or ())])
     name = str(report.get("slide_id", ""))
     message = str(report.get("message") or f"{report.get('total', '')} patches")
     return message if not name or message.startswith(f"{name}:") else f"{name}: {message}"

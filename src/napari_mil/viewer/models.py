@@ -178,6 +178,7 @@ class Models:
         lines.append(self._read.result)
         if self._read.preview:
             lines.append("Preview: it learned from a sample of the patches.")
+        lines += [str(note) for note in self._read.facts.get("notes") or () if "best epoch" in str(note)]
         return "\n".join(line for line in lines if line)
 
     # training
