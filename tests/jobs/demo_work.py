@@ -46,7 +46,7 @@ def polite(marker: str, check_cancelled: Callable[[], None]) -> Generator[dict[s
 
 
 def gated(gate: str) -> Generator[dict[str, Any], None, dict[str, Any]]:
-    """Go on once the file `gate` exists; after 20 s in any case, so that one failed test does not hold up the others."""
+    """Go on once the file `gate` exists, or after 20 s, so that one failed test does not hold up the others."""
     start = time.monotonic()
     while not os.path.exists(gate) and time.monotonic() - start < 20:
         yield {"fraction": 0.5}
