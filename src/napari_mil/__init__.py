@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
 # public name → the room it lives in; loaded on first use, so that `import napari_mil` costs milliseconds
-_PUBLIC = {
-    "open_slide": "slide",
-    "Slide": "slide",
-    "tissue_mask": "slide",
-    "TissueMask": "slide",
-    "tile": "slide",
-    "PatchGrid": "geometry",
-    "Lesion": "lesion",
-    "LesionSet": "lesion",
-    "read_lesions": "lesion",
-    "write_lesions": "lesion",
-    "patch_labels": "lesion",
-    "extract": "features",
-    "read_features": "features",
-    "ExtractReport": "features",
-    "Bag": "mil",
-    "Method": "mil",
-    "Run": "mil",
-    "EpochReport": "mil",
-    "Prediction": "mil",
-    "fit": "mil",
-    "predict": "mil",
-    "AttentionMap": "maps",
-    "attention_map": "maps",
-    "compare_maps": "maps",
-    "Project": "study",
-    "experiment": "study",
-    "JobStatus": "jobs",
-    "MilError": "errors",
-}
-
-__all__ = sorted(_PUBLIC)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "slide": ["open_slide", "Slide", "tissue_mask", "TissueMask", "tile"],
+        "geometry": ["PatchGrid"],
+        "lesion": ["Lesion", "LesionSet", "read_lesions", "write_lesions", "patch_labels"],
+        "features": ["extract", "read_features", "ExtractReport"],
+        "mil": ["Bag", "Method", "Run", "EpochReport", "Prediction", "fit", "predict"],
+        "maps": ["AttentionMap", "attention_map", "compare_maps"],
+        "study": ["Project", "experiment"],
+        "jobs": ["JobStatus"],
+        "errors": ["MilError"],
+    },
+)
 
 if TYPE_CHECKING:
     from .errors import MilError as MilError
@@ -70,15 +53,3 @@ if TYPE_CHECKING:
     from .slide import tissue_mask as tissue_mask
     from .study import Project as Project
     from .study import experiment as experiment
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'napari_mil' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

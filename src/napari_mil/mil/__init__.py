@@ -5,42 +5,35 @@ Everything here is loaded on first use: describing a method or a bag needs no to
 
 from __future__ import annotations
 
-import importlib
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 # public name → the module it lives in
-_PUBLIC = {
-    "Bag": "bag",
-    "EpochReport": "records",
-    "Prediction": "records",
-    "auroc": "metrics",
-    "Method": "method",
-    "PresetInfo": "presets",
-    "Run": "checkpoint",
-    "fit": "fit",
-    "predict": "predict",
-    "Aggregator": "aggregators",
-    "BagOutput": "aggregators",
-    "aggregator_names": "plugins",
-    "build_aggregator": "aggregators",
-    "rank_loss": "supervision",
-    "attention_induction_loss": "supervision",
-    "attention_target": "supervision",
-    "instance_bce_loss": "supervision",
-    "shuffle_labels": "supervision",
-    "threshold_attention": "aggregators",
-    "MaskRatios": "mining",
-    "MaskedBag": "mining",
-    "mask_instances": "mining",
-    "consistency_loss": "mining",
-    "ema_update": "mining",
-    "cosine_schedule": "mining",
-    "convert_state_dict": "convert",
-}
-
-__all__ = sorted(_PUBLIC)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "bag": ["Bag"],
+        "records": ["EpochReport", "Prediction"],
+        "metrics": ["auroc"],
+        "method": ["Method"],
+        "presets": ["PresetInfo"],
+        "checkpoint": ["Run"],
+        "fit": ["fit"],
+        "predict": ["predict"],
+        "aggregators": ["Aggregator", "BagOutput", "build_aggregator", "threshold_attention"],
+        "plugins": ["aggregator_names"],
+        "supervision": [
+            "rank_loss",
+            "attention_induction_loss",
+            "attention_target",
+            "instance_bce_loss",
+            "shuffle_labels",
+        ],
+        "mining": ["MaskRatios", "MaskedBag", "mask_instances", "consistency_loss", "ema_update", "cosine_schedule"],
+        "convert": ["convert_state_dict"],
+    },
+)
 
 if TYPE_CHECKING:
     from .aggregators import Aggregator as Aggregator
@@ -69,27 +62,3 @@ if TYPE_CHECKING:
     from .supervision import instance_bce_loss as instance_bce_loss
     from .supervision import rank_loss as rank_loss
     from .supervision import shuffle_labels as shuffle_labels
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'napari_mil.mil' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
-
-
-class _Room(ModuleType):
-    """Importing the modules `fit` and `predict` must not hide the functions of the same names."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and name in _PUBLIC:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Room

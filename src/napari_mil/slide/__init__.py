@@ -5,37 +5,25 @@ Importing this room costs milliseconds: OpenSlide, tifffile and scikit-image are
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 # public name → the module it lives in; loaded on first use
-_PUBLIC = {
-    "open_slide": "opening",
-    "Slide": "slide",
-    "SlideView": "view",
-    "PixelSource": "source",
-    "SlideWarning": "source",
-    "SLIDE_SUFFIXES": "files",
-    "IMAGE_SUFFIXES": "files",
-    "find_slides": "files",
-    "is_slide_file": "files",
-    "TileCache": "cache",
-    "tile_cache": "cache",
-    "set_cache_limit": "cache",
-    "TissueConfig": "tissue",
-    "TissueMask": "tissue",
-    "tissue_mask": "tissue",
-    "tissue_pixels": "tissue",
-    "tissue_share": "tissue",
-    "TileConfig": "tiling",
-    "tile": "tiling",
-    "RESAMPLING": "patches",
-    "read_level": "patches",
-    "read_patch": "patches",
-    "read_patches": "patches",
-}
-
-__all__ = sorted(_PUBLIC)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "opening": ["open_slide"],
+        "slide": ["Slide"],
+        "view": ["SlideView"],
+        "source": ["PixelSource", "SlideWarning"],
+        "files": ["SLIDE_SUFFIXES", "IMAGE_SUFFIXES", "find_slides", "is_slide_file"],
+        "cache": ["TileCache", "tile_cache", "set_cache_limit"],
+        "tissue": ["TissueConfig", "TissueMask", "tissue_mask", "tissue_pixels", "tissue_share"],
+        "tiling": ["TileConfig", "tile"],
+        "patches": ["RESAMPLING", "read_level", "read_patch", "read_patches"],
+    },
+)
 
 if TYPE_CHECKING:
     from .cache import TileCache as TileCache
@@ -61,15 +49,3 @@ if TYPE_CHECKING:
     from .tissue import tissue_pixels as tissue_pixels
     from .tissue import tissue_share as tissue_share
     from .view import SlideView as SlideView
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'napari_mil.slide' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

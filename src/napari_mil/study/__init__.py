@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 # public name → its module; loaded on first use
-_PUBLIC = {
-    "Project": "project",
-    "ProjectConfig": "config",
-    "SlideRow": "config",
-    "order_labels": "config",
-    "Finding": "findings",
-    "preview_table": "table",
-    "read_table": "table",
-    "write_table": "table",
-    "propose_split": "splits",
-    "monte_carlo": "splits",
-    "k_fold": "splits",
-    "role_badge": "badges",
-    "ProjectBags": "bags",
-    "slide_patch_labels": "bags",
-    "Patches": "prepare",
-    "PrepareSummary": "prepare",
-    "ProjectEstimate": "prepare",
-    "open_project_slide": "prepare",
-    "patches_of": "prepare",
-    "preview_patches": "prepare",
-    "grid_for": "prepare",
-    "prepare_slide": "prepare",
-    "prepare_all": "prepare",
-    "estimate_project": "prepare",
-    "train_project": "train",
-    "retrain_from": "train",
-    "changes_since": "train",
-    "evaluate_run": "train",
-    "method_for": "train",
-    "load_run": "runs",
-    "read_epochs": "runs",
-    "resume_obstacle": "runs",
-    "MapScores": "predict",
-    "PredictReport": "predict",
-    "predict_slide": "predict",
-    "predict_project": "predict",
-    "load_map_scores": "predict",
-    "save_map_scores": "predict",
-    "Bundle": "bundle",
-    "Applied": "bundle",
-    "export_bundle": "bundle",
-    "load_bundle": "bundle",
-    "bundle_of_run": "bundle",
-    "apply_bundle": "bundle",
-    "slide_metrics": "metrics",
-    "Protocol": "experiments",
-    "ExperimentReport": "experiments",
-    "experiment": "experiments",
-    "results_table": "report",
-    "write_report": "report",
-    "metrics_sentence": "metrics",
-}
-
-__all__ = sorted(_PUBLIC)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "project": ["Project"],
+        "config": ["ProjectConfig", "SlideRow", "order_labels"],
+        "findings": ["Finding"],
+        "table": ["preview_table", "read_table", "write_table"],
+        "splits": ["propose_split", "monte_carlo", "k_fold"],
+        "badges": ["role_badge"],
+        "bags": ["ProjectBags", "slide_patch_labels"],
+        "prepare": [
+            "Patches",
+            "PrepareSummary",
+            "ProjectEstimate",
+            "open_project_slide",
+            "patches_of",
+            "preview_patches",
+            "grid_for",
+            "prepare_slide",
+            "prepare_all",
+            "estimate_project",
+        ],
+        "train": ["train_project", "retrain_from", "changes_since", "evaluate_run", "method_for"],
+        "runs": ["load_run", "read_epochs", "resume_obstacle"],
+        "predict": [
+            "MapScores",
+            "PredictReport",
+            "predict_slide",
+            "predict_project",
+            "load_map_scores",
+            "save_map_scores",
+        ],
+        "bundle": ["Bundle", "Applied", "export_bundle", "load_bundle", "bundle_of_run", "apply_bundle"],
+        "metrics": ["slide_metrics", "metrics_sentence"],
+        "experiments": ["Protocol", "ExperimentReport", "experiment"],
+        "report": ["results_table", "write_report"],
+    },
+)
 
 if TYPE_CHECKING:
     from .badges import role_badge as role_badge
@@ -114,15 +98,3 @@ if TYPE_CHECKING:
     from .train import method_for as method_for
     from .train import retrain_from as retrain_from
     from .train import train_project as train_project
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'napari_mil.study' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
