@@ -9,6 +9,10 @@ class SlideError(MilError):
     """A slide cannot be opened or read."""
 
 
+class SlideClosed(SlideError):
+    """A slide was closed and is still asked for pixels."""
+
+
 class LesionError(MilError):
     """An annotation file or an outline cannot be used."""
 

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideClosed, SlideError
 from napari_mil.slide.cache import tile_cache
 from napari_mil.slide.slide import Slide
+from napari_mil.slide.source import BlocksOfRegions
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,7 +48,7 @@ def write_pyramid(
     return path
 
 
-class FakeSource:
+class FakeSource(BlocksOfRegions):
     """A slide in memory that takes its time, counts its reads, and fails where it is told to."""
 
     name = "fake"
@@ -75,7 +76,7 @@ class FakeSource:
         if self.seconds:
             time.sleep(self.seconds)
         if self.closed:
-            raise SlideError("closed")
+            raise SlideClosed("closed")
         if self.fails(level, x, y):
             raise SlideError(f"cannot read {level} {x} {y}")
         return self.levels[level][y : y + height, x : x + width].copy()

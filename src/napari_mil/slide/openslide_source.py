@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideClosed, SlideError
 
 from .exact_levels import ExactLevels, exact_pixels
-from .source import Pixels, Size, mpp_from_resolution, on_background, plausible_mpp
+from .source import BlocksOfRegions, Pixels, Size, mpp_from_resolution, on_background, plausible_mpp
 
 
-class OpenSlideSource:
+class OpenSlideSource(BlocksOfRegions):
     """One slide behind an OpenSlide handle. Thread-safe.
 
     An OpenSlide handle that met one unreadable tile fails at everything afterwards. So a failed read gets a fresh
@@ -98,7 +98,7 @@ class OpenSlideSource:
 
         slide = self._handle
         if slide is None:
-            raise SlideError(f"{self._path.name} was closed; open it again to read from it.")
+            raise SlideClosed(f"{self._path.name} was closed; open it again to read from it.")
         try:
             return on_background(np.asarray(call(slide)), self._background)
         except openslide.OpenSlideError:

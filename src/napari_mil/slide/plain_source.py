@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideClosed, SlideError
 
-from .source import GIANT_PX, Pixels, Size, on_background
+from .source import GIANT_PX, BlocksOfRegions, Pixels, Size, on_background
 
 _MOST_PIXELS = 400_000_000  # 1.2 GB in memory
 _pillow_limit = threading.Lock()  # Pillow's own limit is a global
 
 
-class PlainSource:
+class PlainSource(BlocksOfRegions):
     """An image held in memory.
 
     Parameters
@@ -55,7 +55,7 @@ class PlainSource:
         """See PixelSource."""
         pixels = self._pixels
         if pixels is None:
-            raise SlideError(f"{self._path.name} was closed; open it again to read from it.")
+            raise SlideClosed(f"{self._path.name} was closed; open it again to read from it.")
         return pixels[y : y + height, x : x + width].copy()
 
     def read_associated(self, name: str) -> Pixels:

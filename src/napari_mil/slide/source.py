@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideClosed, SlideError
 
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 MPP_RANGE = (0.05, 20.0)
 """µm per pixel that a slide can have; a value outside (352 from a 72-dpi tag) counts as unknown."""
+
+BLOCK_PX = 512
+"""Side of the blocks in which a level is read whose file has no tiles that could be decoded directly."""
+
+HALF_FILTER = "jpeg-dct-4x4"
+"""Name of the filter of `read_half`: each 8 x 8 block of a JPEG is decoded to 4 x 4 from its lowest frequencies."""
 
 GIANT_PX = 20_000
 """An image with a longer side than this cannot be shown without smaller levels in its file."""
@@ -56,6 +62,57 @@ class PixelSource(Protocol):
         """(height, width, 3) pixels of a level, a region inside it. Raises SlideError when they cannot be read."""
         ...
 
+    def block_size(self, level: int) -> Size:
+        """(width, height) of the blocks in which a level is best read: the file's own tiles where there are some."""
+        ...
+
+    def read_blocks(
+        self, level: int, blocks: Sequence[tuple[int, int]], outs: Sequence[Pixels]
+    ) -> list[SlideError | None]:
+        """Fill one batch of blocks of a level.
+
+        Parameters
+        ----------
+        level : int
+        blocks : sequence of (int, int)
+            Column and row of each block.
+        outs : sequence of (h, w, 3) uint8
+            Where each block's pixels go: writable, C-contiguous, of the size that `block_shape` says.
+
+        Returns
+        -------
+        list of SlideError or None
+            For each block, why it could not be read (its pixels are then undefined), else None.
+
+        Raises
+        ------
+        SlideClosed
+            When the slide is closed.
+        """
+        ...
+
+    def can_halve(self, level: int) -> bool:
+        """Whether `read_half` works for a level."""
+        ...
+
+    def read_half(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """(height, width, 3) pixels of a level at half its size, by `HALF_FILTER`.
+
+        Parameters
+        ----------
+        level : int
+            One that `can_halve`.
+        x, y, width, height : int
+            A region inside the level at half its size, in pixels of that; its pixel (i, j) covers the level's pixels
+            2i, 2i + 1 and 2j, 2j + 1 (an odd last row or column belongs to the last pixel).
+
+        Raises
+        ------
+        SlideError
+            When the pixels cannot be read.
+        """
+        ...
+
     def read_associated(self, name: str) -> Pixels:
         """(h, w, 3) pixels of an associated image. Raises SlideError when they cannot be read."""
         ...
@@ -63,6 +120,51 @@ class PixelSource(Protocol):
     def close(self) -> None:
         """Give the file back; reads that are under way end in peace."""
         ...
+
+
+class BlocksOfRegions:
+    """The part of `PixelSource` that follows from `read`: blocks of 512 x 512, no decoding at half the size."""
+
+    level_dimensions: tuple[Size, ...]
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """See PixelSource."""
+        raise NotImplementedError
+
+    def block_size(self, level: int) -> Size:
+        """See PixelSource."""
+        return BLOCK_PX, BLOCK_PX
+
+    def read_blocks(
+        self, level: int, blocks: Sequence[tuple[int, int]], outs: Sequence[Pixels]
+    ) -> list[SlideError | None]:
+        """See PixelSource."""
+        width, height = self.block_size(level)
+        errors: list[SlideError | None] = []
+        for (column, row), out in zip(blocks, outs, strict=True):
+            try:
+                out[...] = self.read(level, column * width, row * height, out.shape[1], out.shape[0])
+                errors.append(None)
+            except SlideClosed:
+                raise
+            except SlideError as error:
+                errors.append(error)
+        return errors
+
+    def can_halve(self, level: int) -> bool:
+        """See PixelSource."""
+        return False
+
+    def read_half(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """See PixelSource."""
+        raise NotImplementedError("only where can_halve says so")
+
+
+def block_shape(source: PixelSource, level: int, column: int, row: int) -> tuple[int, int, int]:
+    """(h, w, 3) of a block: smaller than `block_size` at the level's right and lower edge."""
+    width, height = source.block_size(level)
+    level_width, level_height = source.level_dimensions[level]
+    return min(height, level_height - row * height), min(width, level_width - column * width), 3
 
 
 def plausible_mpp(x: object, y: object) -> tuple[float, float] | None:

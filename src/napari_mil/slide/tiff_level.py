@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideClosed, SlideError
 
 from .cache import new_token, tile_cache
 from .plain_source import to_rgb
@@ -121,7 +121,7 @@ class TiffLevel:
             return None
         with self._lock:
             if self._closed:
-                raise SlideError(f"{self._title} was closed; open it again to read from it.")
+                raise SlideClosed(f"{self._title} was closed; open it again to read from it.")
             if self._file is None:
                 self._file = self._path.open("rb")
             self._file.seek(offset)

@@ -12,7 +12,16 @@ import numpy as np
 from napari_mil.errors import SlideError
 
 from .plain_source import PlainSource, check_size, to_rgb
-from .source import Pixels, PixelSource, Size, mean_downsamples, mpp_from_resolution, plausible_mpp, probe
+from .source import (
+    BlocksOfRegions,
+    Pixels,
+    PixelSource,
+    Size,
+    mean_downsamples,
+    mpp_from_resolution,
+    plausible_mpp,
+    probe,
+)
 from .tiff_level import TiffLevel, can_read
 
 if TYPE_CHECKING:
@@ -82,7 +91,7 @@ def _openslide(path: Path) -> OpenSlideSource | None:
         return None
 
 
-class TiffSource:
+class TiffSource(BlocksOfRegions):
     """A tiled (or stripped) 8-bit TIFF, its levels in SubIFDs or in a file each. Thread-safe.
 
     Parameters
