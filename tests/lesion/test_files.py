@@ -14,7 +14,7 @@ import pytest
 import shapely
 
 from napari_mil.errors import LesionError
-from napari_mil.lesion import Lesion, LesionSet, convert, files, read_lesions, write_lesions
+from napari_mil.lesion import Lesion, LesionSet, convert, read_lesions, write_lesions
 
 LESIONS = LesionSet([Lesion(shapely.box(0, 0, 10, 10)), Lesion(shapely.box(20, 0, 30, 10), label="Normal")])
 
@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(LesionError, match="No space left"):
         write_lesions(LesionSet(), path)
     assert path.read_bytes() == before
@@ -116,7 +116,7 @@ def test_a_file_held_open_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch
             raise PermissionError(13, "held")
         real(*paths)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files.os, "replace", busy)
+    monkeypatch.setattr(os, "replace", busy)
     write_lesions(LESIONS, tmp_path / "a.geojson")
     assert len(calls) == 3
     assert len(read_lesions(tmp_path / "a.geojson")) == 2

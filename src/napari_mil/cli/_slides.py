@@ -102,7 +102,7 @@ def _write_picture(out: Path, slide: Slide, mask: TissueMask) -> None:
     import numpy as np
     from matplotlib.image import imsave
 
-    from napari_mil.maps.whole import written_whole
+    from napari_mil.whole import written_whole
 
     picture = slide.thumbnail(2048).astype(np.float32)
     rows = np.linspace(0, mask.array.shape[0] - 1, picture.shape[0]).round().astype(int)

@@ -102,7 +102,7 @@ def write_record(job: Job, status: JobStatus | None = None) -> None:
         "host": platform.node(),
         "owner": {"pid": owner.pid, "started": owner.create_time()},
     }
-    from napari_mil.maps.whole import written_whole
+    from napari_mil.whole import written_whole
 
     with contextlib.suppress(OSError), written_whole(path) as part:
         part.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -36,7 +36,7 @@ def settle_run(folder: Path | None, keep: Keep, created: bool) -> str:
 
 def _mark(path: Path, fields: dict[str, Any]) -> bool:
     """Add `fields` to run.json; False where it cannot be read or written."""
-    from napari_mil.maps.whole import written_whole
+    from napari_mil.whole import written_whole
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

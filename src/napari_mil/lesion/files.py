@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from napari_mil.errors import LesionError
+from napari_mil.whole import written_whole
 
 from . import aperio, asap, dsa, geojson, ncrf
 from .model import LesionSet
@@ -165,30 +165,12 @@ def json_bytes(document: Any) -> bytes:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(part, path)
+        with written_whole(path) as part:
+            part.write_bytes(data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         reason = error.strerror or error
         raise LesionError(f"{path}: cannot be written ({reason}). Check the folder's permissions and space.") from error
-
-
-def _replace(part: Path, path: Path, tries: int = 5) -> None:
-    """os.replace; on Windows again after a moment, while a virus scanner or another reader holds the file."""
-    for attempt in range(tries):
-        try:
-            os.replace(part, path)
-            return
-        except PermissionError:
-            if attempt == tries - 1:
-                raise
-            time.sleep(0.05 * 2**attempt)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from napari_mil.errors import MilError
 from napari_mil.geometry import PatchGrid
+from napari_mil.whole import written_whole
 
 from .compare import cells_of
 from .figure import draw_figure
 from .raster import AttentionMap
 from .table import patch_table
-from .whole import written_whole
 
 RESEARCH_ONLY = "Research use only"
 _SUFFIXES = {

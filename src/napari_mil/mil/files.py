@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import TrainingError
+from napari_mil.whole import written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `path` through a `.part` beside it.
-
-    Another program that just reads the old file (a viewer, a virus scanner) makes Windows refuse the exchange for a
-    moment; it is tried for two seconds.
+    """Write `path` whole or not at all.
 
     Raises
     ------
     TrainingError
         No space, no permission, or held open by another program.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _exchange(part, path)
+        with written_whole(path) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise TrainingError(
             f"{path} cannot be written: {error.strerror or error}. Free space on the disk or choose another folder; "
             "what was written before is kept and can be resumed."
         ) from error
-
-
-def _exchange(part: Path, path: Path) -> None:
-    for _ in range(20):
-        try:
-            os.replace(part, path)
-        except PermissionError:
-            time.sleep(0.1)
-        else:
-            return
-    raise TrainingError(f"{path} is held open by another program; close it, then resume the training.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from napari_mil.whole import written_whole
 
 from .anatomy import Planner
 from .paint import MPP, PENS, Painter
@@ -151,13 +152,11 @@ def _write_outlines(path: Path, polygons: Sequence[Polygon]) -> None:
 
 
 def _write_table(path: Path, cases: Sequence[Case]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["slide_id", "path", "patient_id", "label", "partial_annotation"])
         for case in cases:
             table.writerow([case.slide_id, f"slides/{case.slide_id}.tif", case.patient_id, case.label, 0])
-    os.replace(part, path)
 
 
 def _make_project(folder: Path, cases: Sequence[Case], seed: int) -> Path:

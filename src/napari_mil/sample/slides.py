@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+
+from napari_mil.whole import written_whole
 
 from .anatomy import Plan
 from .paint import MPP
@@ -37,8 +38,7 @@ def write_slide(path: Path, rgb: npt.NDArray[np.uint8], mpp: float = MPP) -> Non
     """
     import tifffile
 
-    part = path.with_name(path.name + ".part")
-    with tifffile.TiffWriter(part) as tiff:
+    with written_whole(path) as part, tifffile.TiffWriter(part) as tiff:
         level = Image.fromarray(rgb)
         downsample = 1
         while True:
@@ -58,7 +58,6 @@ def write_slide(path: Path, rgb: npt.NDArray[np.uint8], mpp: float = MPP) -> Non
                 break
             level = level.reduce(_STEP)
             downsample *= _STEP
-    os.replace(part, path)
 
 
 def tumor_polygons(plan: Plan) -> list[Polygon]:
@@ -79,6 +78,5 @@ def write_mask(path: Path, polygons: Sequence[Polygon], size: tuple[int, int]) -
     draw = ImageDraw.Draw(mask)
     for polygon in polygons:
         draw.polygon([(x / MASK_PX - 0.5, y / MASK_PX - 0.5) for x, y in polygon.exterior.coords], fill=255)
-    part = path.with_name(path.name + ".part")
-    mask.save(part, format="PNG")
-    os.replace(part, path)
+    with written_whole(path) as part:
+        mask.save(part, format="PNG")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mil.errors import ProjectError
-from napari_mil.maps.whole import written_whole
+from napari_mil.whole import written_whole
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 
 from napari_mil.errors import MilError, TrainingError
 from napari_mil.lesion import ClassRoles
-from napari_mil.maps.whole import written_whole
 from napari_mil.slide import TileConfig, TissueConfig
+from napari_mil.whole import written_whole
 
 from ._files import read_json, real_path, write_json, write_text
 from .badges import Badge, role_badge

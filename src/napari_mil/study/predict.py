@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_mil.errors import MilError, ProjectError
 from napari_mil.geometry import PatchGrid
 from napari_mil.maps.export import RESEARCH_ONLY
-from napari_mil.maps.whole import written_whole
+from napari_mil.whole import written_whole
 
 from .badges import Badge
 from .provenance import feature_facts

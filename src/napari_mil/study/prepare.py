@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_mil.errors import MilError, ProjectError
 from napari_mil.geometry import PatchGrid
-from napari_mil.maps.whole import written_whole
+from napari_mil.whole import written_whole
 
 from ._files import read_json, write_json
 from .bags import labels_of, tissue_path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_mil.maps.whole import written_whole
+from napari_mil.whole import written_whole
 
 from ._files import write_text
 from .metrics import mann_whitney

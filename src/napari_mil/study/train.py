@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mil.errors import ProjectError, TrainingError
-from napari_mil.maps.whole import written_whole
+from napari_mil.whole import written_whole
 
 from ._files import write_json, write_text
 from .bags import ProjectBags
