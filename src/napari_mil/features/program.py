@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_mil.errors import FeatureError
 
-from .torch_encoder import TorchEncoder, torch_device
+from .torch_encoder import TorchEncoder
+from .torch_network import torch_device
 from .weights import file_sha256
 
 Triple = tuple[float, float, float]

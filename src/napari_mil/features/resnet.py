@@ -15,7 +15,8 @@ from typing import Any
 from napari_mil.errors import FeatureError
 
 from .encoder import Progress
-from .torch_encoder import IMAGENET_MEAN, IMAGENET_STD, TorchEncoder, torch_device
+from .torch_encoder import IMAGENET_MEAN, IMAGENET_STD, TorchEncoder
+from .torch_network import fold_batch_norm, torch_device
 from .weights import cached_weights, file_sha256, weights_of
 
 RANDOM = "random"
@@ -40,6 +41,8 @@ def resnet_encoder(
     FeatureError
         Weights that cannot be downloaded, read, or belong to another network.
     """
+    import torch
+
     if weights == RANDOM:
         network, revision, sha256, note = _random(name)
         name = f"{name}-{RANDOM}"
@@ -56,7 +59,7 @@ def resnet_encoder(
             revision = "IMAGENET1K_V1"  # the same file, wherever it lies, makes the same features
     architecture = name.removesuffix(f"-{RANDOM}")
     return TorchEncoder(
-        network.eval().to(torch_device(device)),
+        fold_batch_norm(network.eval()).to(torch_device(device), memory_format=torch.channels_last),
         name=name,
         dim=_DIMS[architecture],
         input_px=224,
@@ -82,7 +85,7 @@ def _network(name: str) -> Any:
         layers.add_module(part, getattr(whole, part))
     layers.add_module("pool", torch.nn.AdaptiveAvgPool2d(1))
     layers.add_module("flatten", torch.nn.Flatten())
-    return layers.requires_grad_(False).to(memory_format=torch.channels_last)
+    return layers.requires_grad_(False)
 
 
 def _random(name: str) -> tuple[Any, str, str, str]:

@@ -1,9 +1,11 @@
-"""What all torch encoders share: pixels in, normalisation, the device, and memory that runs out."""
+"""What all torch encoders share: pixels in, rows out, one batch after the other, and memory that runs out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,29 +13,20 @@ import numpy.typing as npt
 from napari_mil.errors import FeatureError
 
 from .encoder import Pixels, Rows
+from .torch_network import Pending, TorchNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def torch_device(name: str) -> Any:
-    """The torch device of a name.
+class Network(Protocol):
+    """What computes the rows of a `TorchEncoder`: torch or OpenVINO, in one precision."""
 
-    Raises
-    ------
-    FeatureError
-        When there is no such device here; the message names those there are.
-    """
-    import torch
+    backend: str
+    precision: str
+    ahead: int
 
-    there = ["cpu"]
-    if torch.cuda.is_available():
-        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        there.append("mps")
-    if name not in there:
-        raise FeatureError(f"There is no device {name!r} here. Choose one of {', '.join(there)}.")
-    return torch.device(name)
+    def submit(self, patches: Pixels) -> Pending: ...
 
 
 def normalisation_text(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
@@ -46,12 +39,20 @@ def normalisation_text(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
 class TorchEncoder:
     """A torch function (B, 3, h, w) float32 → (B, D) as an `Encoder`.
 
-    Everything is reckoned in float32, also on a GPU (no TF32), so that a row depends on its patch alone up to
-    rounding in the last bits.
+    It computes in float32; `napari_mil.features.precision.in_precision` makes one of it that computes faster.
+
+    Attributes
+    ----------
+    precision : "fp32", "bf16" or "int8"
+        Recorded with the features.
+    backend : "torch" or "openvino"
+        What computes it; recorded with the features, too, though it makes no difference beyond rounding.
+    precision_cosine : float or None
+        The least cosine between its rows and those of float32, once measured.
     """
 
     any_size = False
-    precision = "fp32"
+    precision_cosine: float | None = None
 
     def __init__(
         self,
@@ -70,17 +71,25 @@ class TorchEncoder:
         target_mpp: float | None = 0.5,
         transform_note: str = "",
     ) -> None:
-        import torch
-
         self.name, self.dim, self.input_px, self.any_size = name, dim, input_px, any_size
         self.device, self.revision, self.weights_sha256 = device, revision, weights_sha256
         self.note, self.target_mpp = note, target_mpp
         self.transform = normalisation_text(mean, std) + (f"; {transform_note}" if transform_note else "")
-        self._function = function
-        self._torch_device = torch_device(device)
-        shape = (1, 3, 1, 1)
-        self._shift = torch.tensor(mean, device=self._torch_device).mul(255).reshape(shape)
-        self._factor = torch.tensor(std, device=self._torch_device).mul(255).reciprocal().reshape(shape)
+        self.network: Network = TorchNetwork(function, mean, std, device)
+
+    @property
+    def precision(self) -> str:
+        return self.network.precision
+
+    @property
+    def backend(self) -> str:
+        return self.network.backend
+
+    def with_network(self, network: Network, cosine: float | None) -> TorchEncoder:
+        """The same encoder computed by another network, whose rows have this cosine with those of float32."""
+        other = copy.copy(self)
+        other.network, other.precision_cosine = network, cosine
+        return other
 
     def encode(self, patches: Pixels) -> Rows:
         """(B, h, w, 3) uint8 RGB → (B, D) float32.
@@ -90,6 +99,25 @@ class TorchEncoder:
         FeatureError
             Wrong shape or type, memory exhausted even for one patch, an output of another length than announced.
         """
+        return next(self.encode_stream([patches]))
+
+    def encode_stream(self, batches: Iterable[Pixels]) -> Iterator[Rows]:
+        """The rows of each batch, in order; on a GPU the next batch is copied there while one is computed.
+
+        Raises
+        ------
+        FeatureError
+            As `encode`.
+        """
+        under_way: deque[Pending] = deque()
+        for patches in batches:
+            under_way.append(self._begin(self._checked(patches)))
+            if len(under_way) > self.network.ahead:
+                yield under_way.popleft()()
+        while under_way:
+            yield under_way.popleft()()
+
+    def _checked(self, patches: Pixels) -> Pixels:
         array: npt.NDArray[Any] = np.asarray(patches)
         if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
             raise FeatureError(f"Patches have shape {array.shape}, {array.dtype}; expected (B, h, w, 3) uint8.")
@@ -98,36 +126,33 @@ class TorchEncoder:
                 f"Patches are {array.shape[2]} x {array.shape[1]} px; {self.name} takes {self.input_px} x "
                 f"{self.input_px} px."
             )
-        if len(array) == 0:
-            return np.empty((0, self.dim), dtype=np.float32)
-        return self._encode_within_memory(array)
+        return array
 
-    def _encode_within_memory(self, array: Pixels) -> Rows:
-        """The rows; a batch too large for the memory is halved until it fits."""
+    def _begin(self, array: Pixels) -> Pending:
+        """Begin with a batch; one too large for the memory is halved until it fits."""
         import torch
 
+        if len(array) == 0:
+            return lambda: np.empty((0, self.dim), dtype=np.float32)
         try:
-            return self._forward(array)
+            pending = self.network.submit(array)
         except torch.OutOfMemoryError as error:
             if len(array) == 1:
                 raise FeatureError(
                     f"The memory of {self.device} does not suffice for one patch of {self.name}. Close other programs "
                     "that use it, or compute on the CPU."
                 ) from error
+        else:
+            return lambda: self._of_announced_length(pending(), len(array))
         torch.cuda.empty_cache()
         half = len(array) // 2
-        return np.concatenate([self._encode_within_memory(array[:half]), self._encode_within_memory(array[half:])])
+        rows = [self._begin(some)() for some in (array[:half], array[half:])]
+        return lambda: np.concatenate(rows)
 
-    def _forward(self, array: Pixels) -> Rows:
-        import torch
-
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            pixels = torch.from_numpy(np.ascontiguousarray(array)).to(self._torch_device)
-            tensor = pixels.permute(0, 3, 1, 2).float().sub_(self._shift).mul_(self._factor)
-            rows = self._function(tensor)
-        if tuple(rows.shape) != (len(array), self.dim):
+    def _of_announced_length(self, rows: Rows, count: int) -> Rows:
+        if tuple(rows.shape) != (count, self.dim):
             raise FeatureError(
-                f"{self.name} answered {len(array)} patches with an array of shape {tuple(rows.shape)}; expected "
-                f"({len(array)}, {self.dim}). Correct its description or export it anew."
+                f"{self.name} answered {count} patches with an array of shape {tuple(rows.shape)}; expected "
+                f"({count}, {self.dim}). Correct its description or export it anew."
             )
-        return np.asarray(rows.float().cpu().numpy(), dtype=np.float32)
+        return rows
