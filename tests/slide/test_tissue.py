@@ -23,7 +23,7 @@ from napari_mil.slide import (
     tissue_share,
 )
 from napari_mil.slide.ink import pen_marks
-from napari_mil.slide.threshold import judge, luma, otsu_thresholds
+from napari_mil.slide.threshold import judge, otsu_thresholds, tones
 
 from .conftest import Pixels, fake_slide
 
@@ -81,6 +81,18 @@ def test_otsu_is_scikit_images(counts: list[int], peak: int) -> None:
     assert abs(otsu_thresholds(histogram, 2)[0] - int(threshold_otsu(image))) <= 1
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (31, 7), (32, 5), (97, 40)])
+def test_tones_are_those_of_their_definitions(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    image[0, 0] = 255
+    grey, brightest, chroma = tones(image)
+    assert grey.dtype == brightest.dtype == chroma.dtype == np.uint8
+    np.testing.assert_array_equal(grey, np.floor(image @ np.array([299, 587, 114]) / 1000 + 0.5))
+    np.testing.assert_array_equal(brightest, image.max(axis=2))
+    np.testing.assert_array_equal(chroma, np.ptp(image, axis=2))
+    np.testing.assert_array_equal(tones(image[:, ::-1])[0], grey[:, ::-1])
+
+
 def test_real_slide_is_the_published_rule(shared_data: Path) -> None:
     """On an ordinary slide nothing bends the rule: grey of the thumbnail, three classes, brightest is background."""
     from skimage.filters import threshold_multiotsu
@@ -90,7 +102,7 @@ def test_real_slide_is_the_published_rule(shared_data: Path) -> None:
         assert mask.downsample == 4.0
         assert mask.array.shape == (742, 555)
         assert mask.background == "bright"
-        grey = luma(slide.levels[-1][:])
+        grey, _, _ = tones(slide.levels[-1][:])
         assert mask.threshold == pytest.approx(threshold_multiotsu(grey, classes=3)[1], abs=1)
         np.testing.assert_array_equal(mask.array, grey <= mask.threshold)
         assert 0.25 < mask.share < 0.4
@@ -181,9 +193,9 @@ def test_black_padding_of_a_bright_slide_is_no_tissue() -> None:
 def test_manual_threshold() -> None:
     image = np.repeat(np.linspace(0, 255, 256).round().astype(np.uint8)[None, :, None], 3, axis=2).repeat(50, axis=0)
     config = TissueConfig(method="manual", threshold=99.5, background="bright", um_per_px=0.5)
-    np.testing.assert_array_equal(found(image, config).array, luma(image) <= 99)
+    np.testing.assert_array_equal(found(image, config).array, tones(image)[0] <= 99)
     dark = config.model_copy(update={"background": "dark"})
-    np.testing.assert_array_equal(found(image, dark).array, luma(image) > 99)
+    np.testing.assert_array_equal(found(image, dark).array, tones(image)[0] > 99)
     with pytest.raises(ValueError, match="manual method needs a threshold"):
         TissueConfig(method="manual")
     with pytest.raises(ValueError, match="Extra inputs"):

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .source import Pixels
+from .threshold import tones
 
 Bools = npt.NDArray[np.bool_]
 
@@ -29,7 +30,8 @@ def pen_marks(rgb: Pixels, min_px: int = 30, grow_px: int = 2) -> Bools:
     green_ink = (green - red > 20) & (green - blue > -25) & (green - np.minimum(red, blue) > 30)
     blue_ink = (blue - red > 50) & (blue - green > 20) & (red - green < 8)
     red_ink = (red - green > 90) & (red - blue > 70) & (red > 120)
-    black_ink = (rgb.max(axis=2) < 70) & (rgb.max(axis=2) - rgb.min(axis=2) < 22)
+    _, brightest, chroma = tones(rgb)
+    black_ink = (brightest < 70) & (chroma < 22)
     marks = np.zeros(rgb.shape[:2], bool)
     for ink in (green_ink, blue_ink, red_ink, black_ink):
         solid = binary_opening(ink)

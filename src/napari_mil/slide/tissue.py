@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,13 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from napari_mil.errors import SlideError
 from napari_mil.geometry import PatchGrid
 
-from .source import SlideWarning
+from .chain import TILE_PX
+from .source import Pixels, SlideWarning
 from .threshold import Ground, find_threshold, judge
 
 if TYPE_CHECKING:
+    from .levels import Level
     from .slide import Slide
 
 Bools = npt.NDArray[np.bool_]
+
+_READERS = 4
 
 
 class TissueConfig(BaseModel):
@@ -120,7 +125,7 @@ def tissue_mask(slide: Slide, config: TissueConfig | None = None) -> TissueMask:
     """
     config = config or TissueConfig()
     level = _mask_level(slide, config)
-    rgb = np.asarray(slide.levels[level][:])
+    rgb = _read(slide.levels[level])
     x, y = slide.chain_downsamples[level]
     readable = np.ones(rgb.shape[:2], bool)
     for x0, y0, x1, y1 in slide.failed_boxes():
@@ -179,6 +184,19 @@ def _mask_level(slide: Slide, config: TissueConfig) -> int:
             f"(max_px of the tissue settings)."
         )
     return min(fits, key=lambda i: abs(np.log(np.sqrt(np.prod(slide.chain_downsamples[i])) / wanted)))
+
+
+def _read(level: Level) -> Pixels:
+    """All pixels of a level; threads share its rows of tiles, which helps most where it is made from finer ones."""
+    out = np.empty(level.shape, np.uint8)
+
+    def rows(top: int) -> None:
+        out[top : top + TILE_PX] = level[top : top + TILE_PX]
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="tissue") as pool:
+        for _ in pool.map(rows, range(0, level.shape[0], TILE_PX)):
+            pass
+    return out
 
 
 def _above(ground: Ground, threshold: float) -> Bools:
