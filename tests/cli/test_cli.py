@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,14 @@ import numpy as np
 import pytest
 import shapely
 
-from napari_mil.cli import _terminal, main
+from napari_mil.cli import _terminal
 from napari_mil.cli._training import parse_settings
 from napari_mil.errors import MilError
 from napari_mil.jobs import ApplyJob, ExperimentJob, ExtractJob, PredictJob, TrainJob
 from napari_mil.lesion import Lesion, LesionSet, read_lesions, write_lesions
 from napari_mil.study import Project
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: its exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["napari-mil", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+from .conftest import Run
 
 
 @pytest.fixture
@@ -118,7 +100,7 @@ def test_ctrl_c_cancels_cleanly(tmp_path: Path) -> None:
     script = tmp_path / "cli.py"
     script.write_text(
         "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent / 'jobs')!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1] / 'jobs')!r})\n"
         "from napari_mil.cli import _app, _terminal, main\n"
         "from napari_mil.jobs import CallJob\n"
         "@_app.app.command()\n"
@@ -484,7 +466,7 @@ def test_a_terminal_gets_a_bar_and_keeps_the_epochs(
 ) -> None:
     from napari_mil.jobs import CallJob
 
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "jobs"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "jobs"))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     result = _terminal.run_job(CallJob(target="demo_work:epochs", kwargs={"n": 4, "pause": 0.02}))
     assert result == {"epochs": 4}
