@@ -7,10 +7,12 @@ from pathlib import Path
 
 from napari_mil.errors import SlideError
 
+from .zarr_source import ZARR_SUFFIX, is_ome_zarr, is_zarr
+
 SLIDE_SUFFIXES = frozenset(
-    {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".tif", ".tiff", ".btf", ".dcm"}
+    {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".tif", ".tiff", ".btf", ".dcm", ".zarr"}
 )
-"""Suffixes of whole-slide formats."""
+"""Suffixes of whole-slide formats; an OME-Zarr (.zarr) is a folder."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """Suffixes of plain images, which open as slides without levels."""
@@ -28,7 +30,7 @@ def find_slides(folder: str | os.PathLike[str], *, recursive: bool = True) -> li
     """Slides and plain images of a folder, by suffix, sorted by path.
 
     Hidden files and folders and project folders (ours, QuPath's) are passed over; the many files of one DICOM slide
-    give one path (its largest file).
+    give one path (its largest file), an OME-Zarr gives its folder.
 
     Raises
     ------
@@ -38,6 +40,8 @@ def find_slides(folder: str | os.PathLike[str], *, recursive: bool = True) -> li
     root = Path(folder)
     if not root.is_dir():
         raise SlideError(f"{root} is not a folder; choose the folder that holds the slides.")
+    if is_zarr(root):
+        return [root]
     found: list[Path] = []
     dicom: list[Path] = []
 
@@ -47,8 +51,11 @@ def find_slides(folder: str | os.PathLike[str], *, recursive: bool = True) -> li
 
     for where, folders, files in os.walk(root, onerror=refuse):
         here = Path(where)
-        folders[:] = sorted(f for f in folders if recursive and not f.startswith(".") and not _is_project(here / f))
-        names = [here / f for f in files if is_slide_file(f)]
+        visible = [f for f in folders if not f.startswith(".")]
+        stores = {f for f in visible if is_zarr(here / f)}
+        found += [here / f for f in stores if is_ome_zarr(here / f)]
+        folders[:] = sorted(f for f in visible if recursive and f not in stores and not _is_project(here / f))
+        names = [here / f for f in files if is_slide_file(f) and not f.lower().endswith(ZARR_SUFFIX)]
         if any(p.suffix.lower() in _COMPANIONS for p in names):
             names = [p for p in names if p.suffix.lower() not in {".jpg", ".jpeg"}]
         dicom += [p for p in names if p.suffix.lower() == ".dcm"]

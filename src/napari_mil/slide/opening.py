@@ -12,11 +12,12 @@ from .cut_short import cut_short
 from .plain_source import check_size, open_plain
 from .slide import Slide
 from .source import PixelSource, probe
+from .zarr_source import is_zarr, open_zarr
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN_TIFFS = ("tiff", "ome-tiff", "generic-tiff")
 _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM")
-_KNOWN = "SVS, NDPI, MRXS, SCN, BIF, VMS, SVSLIDE, DICOM, (OME-)TIFF, PNG, JPEG, WebP or BMP"
+_KNOWN = "SVS, NDPI, MRXS, SCN, BIF, VMS, SVSLIDE, DICOM, (OME-)TIFF, OME-Zarr, PNG, JPEG, WebP or BMP"
 
 
 def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | None = None) -> Slide:
@@ -25,8 +26,8 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | N
     Parameters
     ----------
     path : str or path
-        A file of any format that OpenSlide reads, an OME-TIFF or tiled TIFF, a plain 8-bit image; or the folder of a
-        DICOM slide.
+        A file of any format that OpenSlide reads, an OME-TIFF or tiled TIFF, a plain 8-bit image; or a folder: an
+        OME-Zarr, or that of a DICOM slide.
     mpp : float or (float, float), optional
         µm per level-0 pixel (x, y) that a person gave; recorded as `mpp_source = "user"`.
 
@@ -42,6 +43,8 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | N
         check_size(file, *source.level_dimensions[-1])
         probe(source)
         slide = Slide(file, source, mpp)
+        for sentence in source.notes:
+            slide.tiles.note(sentence)
         lost = cut_short(file) if source.vendor in _PLAIN_TIFFS else None  # scanners' own kinds are refused when cut
         if lost is not None:
             slide.tiles.note(lost)
@@ -55,7 +58,7 @@ def _file(path: Path) -> Path:
     """The file to open, which exists and may be read."""
     try:
         if path.is_dir():
-            return _dicom_in(path)
+            return path if is_zarr(path) else _dicom_in(path)
         with path.open("rb") as file:
             if not file.read(1):
                 raise SlideError(f"{path.name} is empty (0 bytes); copy it anew from where it was scanned.")
@@ -74,13 +77,15 @@ def _dicom_in(folder: Path) -> Path:
     dicom = [p for p in find_slides(folder, recursive=False) if p.suffix.lower() == ".dcm"]
     if len(dicom) != 1:
         raise SlideError(
-            f"{folder} is a folder with {len(dicom) or 'no'} DICOM slides; expected a slide file or the folder of one "
-            f"DICOM slide: choose a file in it."
+            f"{folder} is a folder with {len(dicom) or 'no'} DICOM slides; expected a slide file, an OME-Zarr, or the "
+            f"folder of one DICOM slide: choose a file in it."
         )
     return dicom[0]
 
 
 def _source(path: Path) -> PixelSource:
+    if path.is_dir():
+        return open_zarr(path)
     import openslide
 
     from .openslide_source import OpenSlideSource

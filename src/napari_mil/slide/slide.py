@@ -19,6 +19,7 @@ from .chain import plan_chain
 from .levels import Level, refuse_giant
 from .source import Pixels, PixelSource, Size, checked_mpp
 from .tiles import Tiles
+from .zarr_source import folder_hash
 
 if TYPE_CHECKING:
     from .dask_levels import LevelArray
@@ -256,14 +257,16 @@ class _Associated(Mapping[str, Pixels]):
 def _fingerprint(path: Path, source: PixelSource) -> str:
     digest = hashlib.sha256(repr(source.level_dimensions).encode())
     digest.update(source.properties.get("openslide.quickhash-1", "").encode())
-    if source.vendor != "dicom":  # any file of a DICOM slide opens the same slide
-        try:
+    try:
+        if source.name == "zarr":
+            digest.update(folder_hash(path))
+        elif source.vendor != "dicom":  # any file of a DICOM slide opens the same slide
             with path.open("rb") as file:
                 size = path.stat().st_size
                 digest.update(str(size).encode())
                 digest.update(file.read(_HASHED_BYTES))
                 file.seek(max(0, size - _HASHED_BYTES))
                 digest.update(file.read(_HASHED_BYTES))
-        except OSError as error:
-            raise SlideError(f"{path.name} can no longer be read ({error}); was it moved or removed?") from error
+    except OSError as error:
+        raise SlideError(f"{path.name} can no longer be read ({error}); was it moved or removed?") from error
     return digest.hexdigest()

@@ -40,9 +40,9 @@ class PixelSource(Protocol):
     """
 
     name: str
-    """The back end: "openslide", "tifffile", "plain"."""
+    """The back end: "openslide", "tifffile", "zarr", "plain"."""
     vendor: str
-    """Format as the back end calls it: "aperio", "ome-tiff", "png"."""
+    """Format as the back end calls it: "aperio", "ome-tiff", "ome-zarr", "png"."""
     level_dimensions: tuple[Size, ...]
     """(width, height) of each native level, finest first."""
     level_downsamples: tuple[float, ...]
@@ -57,6 +57,8 @@ class PixelSource(Protocol):
     """(x, y, width, height) of the part that was scanned, level-0 pixels."""
     associated_names: tuple[str, ...]
     """Label, macro, thumbnail: whatever the file has."""
+    notes: tuple[str, ...]
+    """What a person should know of how the file was understood, a sentence each."""
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """(height, width, 3) pixels of a level, a region inside it. Raises SlideError when they cannot be read."""
@@ -126,6 +128,7 @@ class BlocksOfRegions:
     """The part of `PixelSource` that follows from `read`: blocks of 512 x 512, no decoding at half the size."""
 
     level_dimensions: tuple[Size, ...]
+    notes: tuple[str, ...] = ()
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """See PixelSource."""
