@@ -43,7 +43,7 @@ class TorchEncoder:
 
     Attributes
     ----------
-    precision : "fp32", "bf16" or "int8"
+    precision : "fp32" or "bf16"
         Recorded with the features.
     backend : "torch" or "openvino"
         What computes it; recorded with the features, too, though it makes no difference beyond rounding.
@@ -76,19 +76,13 @@ class TorchEncoder:
         self.note, self.target_mpp = note, target_mpp
         self.transform = normalisation_text(mean, std) + (f"; {transform_note}" if transform_note else "")
         self.network: Network = TorchNetwork(function, mean, std, device)
-
-    @property
-    def precision(self) -> str:
-        return self.network.precision
-
-    @property
-    def backend(self) -> str:
-        return self.network.backend
+        self.precision, self.backend = self.network.precision, self.network.backend
 
     def with_network(self, network: Network, cosine: float | None) -> TorchEncoder:
         """The same encoder computed by another network, whose rows have this cosine with those of float32."""
         other = copy.copy(self)
         other.network, other.precision_cosine = network, cosine
+        other.precision, other.backend = network.precision, network.backend
         return other
 
     def encode(self, patches: Pixels) -> Rows:

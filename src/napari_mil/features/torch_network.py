@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class TorchNetwork:
         self._shift = torch.tensor(mean, device=self._device).mul(255).reshape(shape)
         self._factor = torch.tensor(std, device=self._device).mul(255).reciprocal().reshape(shape)
         on_gpu = self._device.type == "cuda"
-        self._copies = torch.cuda.Stream(self._device) if on_gpu else None
+        self._copies: Any = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self.ahead = 1 if on_gpu else 0
         """Batches that may be under way while the rows of an earlier one are waited for."""
 
@@ -101,7 +102,7 @@ class TorchNetwork:
         import torch
 
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            pixels = torch.from_numpy(np.ascontiguousarray(patches))
+            pixels: Any = torch.from_numpy(np.ascontiguousarray(patches))
             if self._copies is not None:
                 return self._submit_to_gpu(pixels)
             at_once = _AT_ONCE_ON_CPU if self._device.type == "cpu" else len(pixels)
@@ -121,7 +122,7 @@ class TorchNetwork:
             rows = self._rows(there)
             back = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
             back.copy_(rows, non_blocking=True)
-            arrived = torch.cuda.Event()
+            arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(computing)
 
         def wait() -> Rows:
@@ -147,7 +148,7 @@ def fold_batch_norm(module: Any) -> Any:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     parts = list(module.named_children())
-    for (name, one), (following, other) in zip(parts, parts[1:], strict=False):
+    for (name, one), (following, other) in pairwise(parts):
         if isinstance(one, torch.nn.Conv2d) and isinstance(other, torch.nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(one, other))
             setattr(module, following, torch.nn.Identity())
