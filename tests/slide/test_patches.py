@@ -11,6 +11,7 @@ from napari_mil.errors import SlideError
 from napari_mil.geometry import PatchGrid
 from napari_mil.slide import RESAMPLING, read_level, read_patch, read_patches
 from napari_mil.slide.patches import resize_area
+from napari_mil.slide.cache import tile_cache
 
 from .conftest import fake_slide, halved, pattern
 
@@ -44,6 +45,7 @@ def test_the_best_native_level_is_read() -> None:
         grid = PatchGrid([[512, 256]], patch, patch, 0.5)
         assert read_level(slide, grid, out) == level
         source.reads.clear()
+        tile_cache().clear()
         got = read_patch(slide, grid, 0, out)
         assert {r[0] for r in source.reads} == {level}
         d = 4**level if level < 2 else 16
@@ -80,6 +82,7 @@ def test_beyond_the_edge_is_white_and_what_cannot_be_read_is_raised() -> None:
     assert (patch[:, 20:] == 255).all()
     np.testing.assert_array_equal(patch[:10, :20], source.levels[0][90:, 80:])
     source.fails = lambda *_: True
+    tile_cache().clear()
     with pytest.raises(SlideError):
         read_patch(slide, grid, 0, 40)
     with pytest.raises(SlideError, match="expected at least 1"):

@@ -13,14 +13,14 @@ from napari_mil.errors import SlideError
 
 from .chain import TILE_PX
 from .source import Pixels
-from .tiles import TileId, tile_range
+from .tiles import Box
 
 WHOLE_LIMIT_BYTES = 512 * 1024**2
 """More pixels than this are not handed out in one piece."""
 
 
 class Level:
-    """One level of the chain as an array-like (h, w, 3) uint8. Reads the tiles it needs, when indexed.
+    """One level of the chain as an array-like (h, w, 3) uint8. Reads what it needs, when indexed.
 
     It has no `copy` on purpose: dask would use it.
 
@@ -30,8 +30,8 @@ class Level:
         Width and height.
     index : int
         Place in the chain.
-    tile : callable
-        Gives the pixels of a TileId.
+    region : callable
+        Gives the pixels of a box of a level.
     title : str
         The slide's name, for messages.
     """
@@ -39,13 +39,13 @@ class Level:
     dtype = np.dtype(np.uint8)
     ndim = 3
 
-    def __init__(self, size: tuple[int, int], index: int, tile: Callable[[TileId], Pixels], title: str) -> None:
+    def __init__(self, size: tuple[int, int], index: int, region: Callable[[int, Box], Pixels], title: str) -> None:
         self.shape = (size[1], size[0], 3)
         self.chunks = (TILE_PX, TILE_PX, 3)
         self.size = math.prod(self.shape)
         self.nbytes = self.size
         self._index = index
-        self._tile = tile
+        self._region = region
         self._title = title
 
     def __len__(self) -> int:
@@ -57,29 +57,11 @@ class Level:
     def __getitem__(self, index: Any) -> Any:
         rows, columns, rest = _regions(index, self.shape)
         refuse_giant((rows[1] - rows[0]) * (columns[1] - columns[0]) * 3, self._title, self.shape)
-        block = self.block(rows[0], rows[1], columns[0], columns[1])
+        block = self._region(self._index, Box(*rows, *columns))
         return block if rest is None else block[rest]
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
-
-    def block(self, top: int, bottom: int, left: int, right: int) -> Pixels:
-        """(bottom − top, right − left, 3); a region that is exactly one tile is that tile, read-only, not copied."""
-        rows, columns = tile_range(top, bottom), tile_range(left, right)
-        if bottom <= top or right <= left:
-            return np.empty((max(0, bottom - top), max(0, right - left), 3), np.uint8)
-        if len(rows) == 1 and len(columns) == 1:
-            y, x = rows[0] * TILE_PX, columns[0] * TILE_PX
-            return self._tile(TileId(self._index, rows[0], columns[0]))[top - y : bottom - y, left - x : right - x]
-        out = np.empty((bottom - top, right - left, 3), np.uint8)
-        for row in rows:
-            for column in columns:
-                tile = self._tile(TileId(self._index, row, column))
-                y, x = row * TILE_PX, column * TILE_PX
-                y0, y1 = max(top, y), min(bottom, y + tile.shape[0])
-                x0, x1 = max(left, x), min(right, x + tile.shape[1])
-                out[y0 - top : y1 - top, x0 - left : x1 - left] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
-        return out
 
 
 def refuse_giant(n_bytes: int, title: str, shape: tuple[int, ...]) -> None:

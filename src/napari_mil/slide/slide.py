@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from napari_mil.errors import SlideError
 
+from .blocks import Blocks
 from .cache import tile_cache
 from .chain import plan_chain
 from .levels import Level, refuse_giant
 from .source import Pixels, PixelSource, Size, checked_mpp
 from .tiles import Tiles
+from .watch import FileWatch
 from .zarr_source import folder_hash
 
 if TYPE_CHECKING:
@@ -63,7 +65,9 @@ class Slide:
     def __init__(self, path: Path, source: PixelSource, mpp: float | Sequence[float] | None = None) -> None:
         self.path = path
         self.source = source
-        self.tiles = Tiles(source, plan_chain(source.level_dimensions, source.level_downsamples), tile_cache())
+        self._blocks = Blocks(source, tile_cache(), FileWatch(path))
+        chain = plan_chain(source.level_dimensions, source.level_downsamples)
+        self.tiles = Tiles(self._blocks, chain, tile_cache())
         self.level_dimensions: tuple[Size, ...] = source.level_dimensions
         self.level_downsamples: tuple[float, ...] = source.level_downsamples
         self.vendor = source.vendor
@@ -72,7 +76,7 @@ class Slide:
         self.bounds = source.bounds
         self.associated: Mapping[str, Pixels] = _Associated(source)
         self.levels: tuple[Level, ...] = tuple(
-            Level(level.size, index, self.tiles.tile, path.name) for index, level in enumerate(self.tiles.chain)
+            Level(level.size, index, self.tiles.region, path.name) for index, level in enumerate(self.tiles.chain)
         )
         self._mpp: tuple[float, float] | None = source.mpp
         self._mpp_source: str | None = "file" if source.mpp else None
@@ -175,26 +179,26 @@ class Slide:
         x0, y0 = max(x, 0), max(y, 0)
         x1, y1 = min(x + width, level_width), min(y + height, level_height)
         if x1 - x0 == width and y1 - y0 == height and width and height:
-            return self.source.read(level, x0, y0, width, height)
+            return self._blocks.region(level, x0, y0, width, height)
         out = np.full((height, width, 3), 255, np.uint8)
         if x1 > x0 and y1 > y0:
-            out[y0 - y : y1 - y, x0 - x : x1 - x] = self.source.read(level, x0, y0, x1 - x0, y1 - y0)
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = self._blocks.region(level, x0, y0, x1 - x0, y1 - y0)
         return out
 
     def pyramid(self) -> list[LevelArray]:
         """The chain as dask arrays (h, w, 3) uint8, finest first; reading them waits for pixels (see `view`)."""
         from .dask_levels import dask_level
 
-        return [dask_level(level, f"slide-{self.tiles.token}-level-{i}") for i, level in enumerate(self.levels)]
+        return [dask_level(level, f"slide-{self._blocks.token}-level-{i}") for i, level in enumerate(self.levels)]
 
-    def view(self, on_tile: Callable[[], None] | None = None, *, threads: int = 4) -> SlideView:
+    def view(self, on_tile: Callable[[], None] | None = None, *, threads: int | None = None) -> SlideView:
         """The chain for a window: it never waits for pixels.
 
         Parameters
         ----------
         on_tile : callable, optional
             Called from a pool thread whenever a tile has arrived that was answered from a coarser level before.
-        threads : int
+        threads : int, optional
             Size of the pool that reads behind.
         """
         from .view import SlideView

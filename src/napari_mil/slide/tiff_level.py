@@ -1,131 +1,184 @@
-"""One page of a TIFF, tile by tile."""
+"""One page of a TIFF, read tile by tile past every library that opens the whole file."""
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from napari_mil.errors import SlideClosed, SlideError
 
-from .cache import new_token, tile_cache
-from .plain_source import to_rgb
-from .source import Pixels, Size, on_background
+from .source import Pixels, Size
+from .tile_codecs import Codec, area_half, tile_size
+from .tile_file import TileFile
 
-_SEGMENT_LIMIT = 64 * 1024**2  # bytes of one decoded tile or strip
-
-
-def can_read(page: Any) -> bool:
-    """Whether a tifffile page is 8-bit grey or colour in tiles or strips of a size that can be read one by one."""
-    photometric, compression = int(page.photometric), int(page.compression)
-    segment = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.rowsperstrip
-    return bool(
-        (photometric in (0, 1, 2) or (photometric == 6 and compression == 7))
-        and int(page.planarconfig) == 1
-        and page.samplesperpixel in (1, 3, 4)
-        and page.bitspersample == 8
-        and 0 < segment * page.samplesperpixel <= _SEGMENT_LIMIT
-    )
+Tile = tuple[int, int]
+Rescue = Callable[[int, int, Pixels], None]
 
 
 class TiffLevel:
-    """One page of a TIFF as tiles. Thread-safe: it reads through its own file handle.
+    """One page of a TIFF as tiles. Thread-safe; nothing is cached.
 
     Parameters
     ----------
     page : tifffile.TiffPage
         One that `can_read` accepts.
+    file : TileFile
+    codec : Codec
+        Reads this page's tiles.
     title : str
         The slide's name, for messages.
+    size : (int, int), optional
+        Width and height of the level, where the page is larger (some scanners pad it to whole tiles).
+
+    Attributes
+    ----------
+    rescue : callable or None
+        Fills (x, y, out) by other means, or raises SlideError: for tiles that the file leaves out or that are broken.
+        Without it tiles that are left out are white.
     """
 
-    def __init__(self, page: Any, title: str) -> None:
+    def __init__(self, page: Any, file: TileFile, codec: Codec, title: str, size: Size | None = None) -> None:
+        self.rescue: Rescue | None = None
+        self.size: Size = size or (page.imagewidth, page.imagelength)
+        self.tile: Size = tile_size(page)
+        self._columns = -(-page.imagewidth // self.tile[0])
+        self._offsets = np.asarray(page.dataoffsets, np.int64)
+        self._counts = np.asarray(page.databytecounts, np.int64)
+        self._most_bytes = 2 * self.tile[0] * self.tile[1] * page.samplesperpixel + 1024**2  # of a tile that is sane
+        self._file = file
+        self._codec = codec
         self._title = title
-        self._token = new_token()
-        self.size: Size = (page.imagewidth, page.imagelength)
-        self.tile: Size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
-        self._page = page
-        self._columns = -(-self.size[0] // self.tile[0])
-        self._inverted = int(page.photometric) == 0
-        self._path = Path(page.parent.filehandle.path)
-        self._lock = threading.Lock()
-        self._file: Any = None
-        self._closed = False
 
-    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
-        """(height, width, 3) pixels of a region inside the level; its tiles go through the process-wide cache.
-
-        Raises
-        ------
-        SlideError
-            When a tile cannot be read.
-        """
-        tile_width, tile_height = self.tile
-        out = np.empty((height, width, 3), np.uint8)
-        for row in range(y // tile_height, -(-(y + height) // tile_height)):
-            for column in range(x // tile_width, -(-(x + width) // tile_width)):
-                tile = tile_cache().get((self._token, row, column), lambda at=(row, column): self._load(*at))  # type: ignore[misc]
-                top, left = row * tile_height, column * tile_width
-                y0, y1 = max(y, top), min(y + height, top + tile.shape[0])
-                x0, x1 = max(x, left), min(x + width, left + tile.shape[1])
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
-        return out
+    @property
+    def can_halve(self) -> bool:
+        """Whether `read_half` works."""
+        return self._codec.halves
 
     def has_tiles(self, x: int, y: int, width: int, height: int) -> bool:
         """Whether the file has every tile of a region (a sparse file leaves some out)."""
-        rows = range(y // self.tile[1], -(-(y + height) // self.tile[1]))
-        columns = range(x // self.tile[0], -(-(x + width) // self.tile[0]))
-        counts = self._page.databytecounts
-        return all(counts[row * self._columns + column] for row in rows for column in columns)
+        return all(self._span(*tile)[1] for row in _rows(x, y, width, height, self.tile) for tile in row)
 
-    def _load(self, row: int, column: int) -> Pixels:
-        try:
-            return self.decode(row, column)
-        except SlideError:
-            raise
-        except Exception as error:  # whatever the file system and the codecs met
-            raise SlideError(
-                f"{self._title}: the tile in row {row}, column {column} of its level of {self.size[0]} x "
-                f"{self.size[1]} pixels cannot be read ({error}); the file is probably damaged or cut short: copy it "
-                f"anew from where it was scanned."
-            ) from error
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
+        """(height, width, 3) pixels of a region inside the level. Raises SlideError when a tile cannot be read."""
+        return _assembled(self._whole, self.tile, x, y, width, height)
 
-    def decode(self, row: int, column: int) -> Pixels:
-        """(h, w, 3) pixels of a tile, cut at the image's edge; white where the file has none."""
+    def read_blocks(self, blocks: Sequence[Tile], outs: Sequence[Pixels]) -> list[SlideError | None]:
+        """See PixelSource."""
+        raws = self._raws(blocks)
+        return [self._filled(block, raw, out) for block, raw, out in zip(blocks, raws, outs, strict=True)]
+
+    def read_half(self, x: int, y: int, width: int, height: int) -> Pixels:
+        """See PixelSource."""
+        return _assembled(self._halves, (self.tile[0] // 2, self.tile[1] // 2), x, y, width, height)
+
+    def _whole(self, tiles: Sequence[Tile]) -> list[Pixels]:
+        """Pixels of each tile, cut at the level's edge."""
+        outs = [np.empty(self._shape(*tile), np.uint8) for tile in tiles]
+        for error in self.read_blocks(tiles, outs):
+            if error is not None:
+                raise error
+        return outs
+
+    def _halves(self, tiles: Sequence[Tile]) -> list[Pixels]:
+        """Pixels at half the size of each whole tile."""
+        return [self._half(tile, raw) for tile, raw in zip(tiles, self._raws(tiles), strict=True)]
+
+    def _span(self, column: int, row: int) -> tuple[int, int]:
+        """Where a tile lies in the file; 0 bytes when it is left out."""
         index = row * self._columns + column
-        height = min(self.tile[1], self.size[1] - row * self.tile[1])
-        width = min(self.tile[0], self.size[0] - column * self.tile[0])
-        raw = self._bytes(self._page.dataoffsets[index], self._page.databytecounts[index])
-        if raw is None:
-            return np.full((height, width, 3), 255, np.uint8)
-        pixels = self._page.decode(raw, index, jpegtables=self._page.jpegtables)[0][0, :height, :width]
-        if pixels.shape[:2] != (height, width):
-            raise ValueError(f"its tile has {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {width} x {height}")
-        if self._inverted:
-            pixels = 255 - pixels
-        return on_background(pixels) if pixels.shape[2] == 4 else to_rgb(self._path, pixels)
+        if index >= len(self._offsets) or index >= len(self._counts):
+            return 0, 0
+        return int(self._offsets[index]), int(self._counts[index])
 
-    def close(self) -> None:
-        """Give the file handle back."""
-        with self._lock:
-            self._closed = True
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-        tile_cache().drop(self._token)
+    def _shape(self, column: int, row: int) -> tuple[int, int, int]:
+        """(h, w, 3) of a tile, cut at the level's edge."""
+        left, top = column * self.tile[0], row * self.tile[1]
+        return min(self.tile[1], self.size[1] - top), min(self.tile[0], self.size[0] - left), 3
 
-    def _bytes(self, offset: int, count: int) -> bytes | None:
-        if count == 0:
+    def _raws(self, tiles: Sequence[Tile]) -> list[memoryview | Exception]:
+        """The bytes of each tile, or why they are not there."""
+        spans = [self._span(*tile) for tile in tiles]
+        sane = [(offset, count if 0 <= count <= self._most_bytes else 0) for offset, count in spans]
+        try:
+            raws = self._file.read(sane)
+        except OSError as error:  # the drive has gone
+            return [error] * len(spans)
+        return [
+            raw if len(raw) == count else ValueError(f"the file has {len(raw):,} of its {count:,} bytes")
+            for raw, (_, count) in zip(raws, spans, strict=True)
+        ]
+
+    def _filled(self, tile: Tile, raw: memoryview | Exception, out: Pixels) -> SlideError | None:
+        """Fill `out` with a tile; why not, if that cannot be done."""
+        try:
+            if isinstance(raw, Exception):
+                raise raw
+            if len(raw):
+                self._codec.decode(raw, tile[1] * self._columns + tile[0], out)
+            elif self.rescue is not None:
+                self.rescue(tile[0] * self.tile[0], tile[1] * self.tile[1], out)
+            else:
+                out[...] = 255
             return None
-        with self._lock:
-            if self._closed:
-                raise SlideClosed(f"{self._title} was closed; open it again to read from it.")
-            if self._file is None:
-                self._file = self._path.open("rb")
-            self._file.seek(offset)
-            raw: bytes = self._file.read(count)
-        if len(raw) < count:
-            raise ValueError(f"the file ends {count - len(raw)} bytes too early")
-        return raw
+        except SlideClosed:
+            raise
+        except SlideError as error:
+            return error
+        except Exception as error:  # whatever the file system and the codecs met
+            return self.rescued(tile, out, error)
+
+    def _rescued(self, tile: Tile, out: Pixels, reason: Exception) -> SlideError | None:
+        column, row = tile
+        if self.rescue is not None:
+            try:
+                self.rescue(column * self.tile[0], row * self.tile[1], out)
+                return None
+            except SlideClosed:
+                raise
+            except SlideError as error:
+                return error
+        error = SlideError(
+            f"{self._title}: the tile in row {row}, column {column} of its level of {self.size[0]} x {self.size[1]} "
+            f"pixels cannot be read ({reason}); the file is probably damaged or cut short: copy it anew from where it "
+            f"was scanned."
+        )
+        error.__cause__ = reason
+        return error
+
+    def _half(self, tile: Tile, raw: memoryview | Exception) -> Pixels:
+        """(h / 2, w / 2, 3) pixels of a whole tile."""
+        try:
+            if not isinstance(raw, Exception) and len(raw):
+                return self._codec.half(raw)
+        except Exception as error:  # whatever the codec met
+            raw = error
+        whole = np.full((self.tile[1], self.tile[0], 3), 255, np.uint8)
+        height, width, _ = self._shape(*tile)
+        inside = np.empty((height, width, 3), np.uint8)
+        failed = self._filled(tile, raw, inside)
+        if failed is not None:
+            raise failed
+        whole[:height, :width] = inside
+        return area_half(whole)
+
+
+def _rows(x: int, y: int, width: int, height: int, tile: Size) -> Iterator[list[Tile]]:
+    """Column and row of the tiles that a region touches, row by row."""
+    for row in range(y // tile[1], -(-(y + height) // tile[1])):
+        yield [(column, row) for column in range(x // tile[0], -(-(x + width) // tile[0]))]
+
+
+def _assembled(
+    read: Callable[[Sequence[Tile]], list[Pixels]], tile: Size, x: int, y: int, width: int, height: int
+) -> Pixels:
+    """(height, width, 3) pixels of a region from its tiles, a row of them at a time."""
+    out = np.empty((height, width, 3), np.uint8)
+    for tiles in _rows(x, y, width, height, tile):
+        for (column, row), part in zip(tiles, read(tiles), strict=True):
+            left, top = column * tile[0], row * tile[1]
+            y0, y1 = max(y, top), min(y + height, top + part.shape[0])
+            x0, x1 = max(x, left), min(x + width, left + part.shape[1])
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = part[y0 - top : y1 - top, x0 - left : x1 - left]
+    return out

@@ -1,8 +1,10 @@
-"""The tiles of a slide's levels: read, halved, kept in the cache; one that fails is grey and not retried."""
+"""The pixels of a slide's chain: native levels from its blocks, the others halved and kept in tiles."""
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +12,14 @@ import numpy.typing as npt
 
 from napari_mil.errors import SlideError
 
-from .cache import Key, TileCache, new_token
+from .blocks import Blocks
+from .cache import Key, Shape, TileCache
 from .chain import TILE_PX, ChainLevel
-from .source import Pixels, PixelSource
-
-FAILED_GREY = 210
-"""Colour of a tile that cannot be read."""
+from .halving import halve
+from .source import Pixels
 
 _MOST_PROBLEMS = 20
+_HALVED = "halved"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,97 +31,141 @@ class TileId:
     column: int
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A region of a level of the chain, in its pixels."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def shape(self) -> Shape:
+        """(h, w, 3); never negative."""
+        return max(0, self.bottom - self.top), max(0, self.right - self.left), 3
+
+    def tiles(self, level: int) -> list[TileId]:
+        """Tiles that the region touches, row by row."""
+        if 0 in self.shape:
+            return []
+        columns = range(self.left // TILE_PX, -(-self.right // TILE_PX))
+        rows = range(self.top // TILE_PX, -(-self.bottom // TILE_PX))
+        return [TileId(level, row, column) for row in rows for column in columns]
+
+    def part(self, inner: Box) -> tuple[slice, slice]:
+        """Rows and columns of this region that another one covers."""
+        return (
+            slice(max(inner.top, self.top) - self.top, min(inner.bottom, self.bottom) - self.top),
+            slice(max(inner.left, self.left) - self.left, min(inner.right, self.right) - self.left),
+        )
+
+
 class Tiles:
-    """Tiles of one open slide. Thread-safe; `tile` waits for pixels, `peek` never does.
+    """The chain of one open slide. Thread-safe; `region` waits for pixels, `peek` never does.
 
     Parameters
     ----------
-    source : PixelSource
+    blocks : Blocks
+        The slide's native pixels.
     chain : tuple of ChainLevel
     cache : TileCache
+        Where halved tiles are kept.
     """
 
-    def __init__(self, source: PixelSource, chain: tuple[ChainLevel, ...], cache: TileCache) -> None:
+    def __init__(self, blocks: Blocks, chain: tuple[ChainLevel, ...], cache: TileCache) -> None:
         self.chain = chain
-        self.token = new_token()
         self.problems: list[str] = []
-        self._source = source
-        self._cache = cache
-        self._failed: set[TileId] = set()
-        self._lock = threading.Lock()
         self.closed = False
+        self._blocks = blocks
+        self._cache = cache
+        self._lock = threading.Lock()
 
-    def shape(self, id: TileId) -> tuple[int, int]:
-        """(height, width) of a tile; smaller at the right and lower edge."""
+    def box(self, id: TileId) -> Box:
+        """The region of a tile; smaller than others at the right and lower edge."""
         width, height = self.chain[id.level].size
-        return min(TILE_PX, height - id.row * TILE_PX), min(TILE_PX, width - id.column * TILE_PX)
+        top, left = id.row * TILE_PX, id.column * TILE_PX
+        return Box(top, min(top + TILE_PX, height), left, min(left + TILE_PX, width))
 
-    def tile(self, id: TileId) -> Pixels:
-        """(h, w, 3) read-only pixels of a tile; grey, with a sentence in `problems`, when it cannot be read.
+    def region(self, level: int, box: Box) -> Pixels:
+        """(h, w, 3) pixels of a region; grey, with a sentence in `problems`, where they cannot be read.
 
         Raises
         ------
-        SlideError
+        SlideClosed
             When the slide was closed.
         """
-        if id in self._failed:
-            return self._grey(id)
-        try:
-            return self._cache.get(self._key(id), lambda: self._load(id))
-        except SlideError as error:
-            if self.closed:
-                raise
-            self.fail(id, str(error))
-            return self._grey(id)
+        out = np.empty(box.shape, np.uint8)
+        if out.size == 0:
+            return out
+        native = self.chain[level].native
+        if native is not None:
+            for error in self._blocks.fill(native, box.left, box.top, out):
+                self.note(str(error))
+        else:
 
-    def peek(self, id: TileId) -> Pixels | None:
-        """The tile if it is at hand (a failed one is), else None; never reads, never waits."""
-        if id in self._failed:
-            return self._grey(id)
-        return self._cache.peek(self._key(id))
+            def put(id: TileId, pixels: Pixels) -> None:
+                self._copy(id, pixels, box, out)
+
+            for row in by_rows(box.tiles(level)):
+                self._fill_halved(row, put)
+        return out
+
+    def run_box(self, ids: Sequence[TileId]) -> Box:
+        """The region of tiles that lie side by side."""
+        boxes = [self.box(id) for id in ids]
+        return Box(boxes[0].top, boxes[0].bottom, min(b.left for b in boxes), max(b.right for b in boxes))
+
+    def load(self, ids: Sequence[TileId]) -> None:
+        """Have tiles that lie side by side in the cache. Raises SlideClosed."""
+        native = self.chain[ids[0].level].native
+        if native is None:
+            self._fill_halved(ids, lambda id, pixels: None)
+            return
+        box = self.run_box(ids)
+        for error in self._blocks.load(native, box.left, box.top, *box.shape[1::-1]):
+            self.note(str(error))
+
+    def peek(self, level: int, box: Box, out: Pixels) -> list[TileId]:
+        """As much of a region as is at hand, into `out`; gives the tiles that are not all there. Never reads or waits."""
+        native = self.chain[level].native
+        if native is not None:
+            return sorted(
+                {
+                    id
+                    for rows, columns in self._blocks.peek(native, box.left, box.top, out)
+                    for id in Box(
+                        box.top + rows.start, box.top + rows.stop, box.left + columns.start, box.left + columns.stop
+                    ).tiles(level)
+                }
+            )
+        ids = box.tiles(level)
+        blocks = self._cache.peek([self._key(id) for id in ids])
+        try:
+            for id, block in zip(ids, blocks, strict=True):
+                if block is not None:
+                    self._copy(id, block.pixels, box, out)
+        finally:
+            self._cache.release(blocks)
+        return [id for id, block in zip(ids, blocks, strict=True) if block is None]
+
+    def has(self, level: int, box: Box) -> bool:
+        """Whether a region is at hand."""
+        native = self.chain[level].native
+        if native is not None:
+            return self._blocks.has(native, box.left, box.top, *box.shape[1::-1])
+        return self._cache.has([self._key(id) for id in box.tiles(level)])
 
     def failed_boxes(self) -> npt.NDArray[np.int64]:
-        """(N, 4) x_min, y_min, x_max, y_max in level-0 pixels of the tiles that could not be read."""
-        with self._lock:
-            failed = sorted(self._failed)
-        boxes = [self._level0_box(id) for id in failed]
+        """(N, 4) x_min, y_min, x_max, y_max in level-0 pixels of what could not be read."""
+        downsample = {level.native: level.downsample for level in self.chain if level.native is not None}
+        boxes = [
+            (int(x0 * dx), int(y0 * dy), round(x1 * dx), round(y1 * dy))
+            for level, x0, y0, x1, y1 in self._blocks.failed_boxes()
+            for dx, dy in [downsample.get(level, (1.0, 1.0))]
+            if level in downsample
+        ]
         return np.asarray(boxes, dtype=np.int64).reshape(-1, 4)
-
-    def close(self) -> None:
-        """Forget this slide's tiles."""
-        self.closed = True
-        self._cache.drop(self.token)
-
-    def _key(self, id: TileId) -> Key:
-        return (self.token, id.level, id.row, id.column)
-
-    def _load(self, id: TileId) -> Pixels:
-        height, width = self.shape(id)
-        native = self.chain[id.level].native
-        if native is not None:
-            return self._source.read(native, id.column * TILE_PX, id.row * TILE_PX, width, height)
-        finer = np.empty((2 * height, 2 * width, 3), np.uint8)
-        filled_y = filled_x = 0
-        finer_width, finer_height = self.chain[id.level - 1].size
-        for row in (2 * id.row, 2 * id.row + 1):
-            for column in (2 * id.column, 2 * id.column + 1):
-                if row * TILE_PX >= finer_height or column * TILE_PX >= finer_width:
-                    continue
-                y, x = (row - 2 * id.row) * TILE_PX, (column - 2 * id.column) * TILE_PX
-                if y >= 2 * height or x >= 2 * width:
-                    continue
-                part = self.tile(TileId(id.level - 1, row, column))[: 2 * height - y, : 2 * width - x]
-                finer[y : y + part.shape[0], x : x + part.shape[1]] = part
-                filled_y, filled_x = max(filled_y, y + part.shape[0]), max(filled_x, x + part.shape[1])
-        finer[filled_y:] = finer[filled_y - 1]  # an odd last row or column counts twice
-        finer[:, filled_x:] = finer[:, filled_x - 1 : filled_x]
-        return halve(finer)
-
-    def fail(self, id: TileId, sentence: str) -> None:
-        """Note that a tile cannot be read; it is grey from now on and not tried again."""
-        with self._lock:
-            self._failed.add(id)
-        self.note(sentence)
 
     def note(self, sentence: str) -> None:
         """Add to `problems`."""
@@ -127,28 +173,63 @@ class Tiles:
             if sentence not in self.problems and len(self.problems) < _MOST_PROBLEMS:
                 self.problems.append(sentence)
 
-    def _grey(self, id: TileId) -> Pixels:
-        grey = np.broadcast_to(np.uint8(FAILED_GREY), (*self.shape(id), 3))
-        return grey
+    def close(self) -> None:
+        """Forget this slide's pixels."""
+        self.closed = True
+        self._blocks.close()
 
-    def _level0_box(self, id: TileId) -> tuple[int, int, int, int]:
-        height, width = self.shape(id)
-        x, y = id.column * TILE_PX, id.row * TILE_PX
-        dx, dy = self.chain[id.level].downsample
-        return int(x * dx), int(y * dy), round((x + width) * dx), round((y + height) * dy)
+    def _key(self, id: TileId) -> Key:
+        return (self._blocks.token, _HALVED, id.level, id.row, id.column)
+
+    def _copy(self, id: TileId, pixels: Pixels, box: Box, out: Pixels) -> None:
+        own = self.box(id)
+        out[box.part(own)] = pixels[own.part(box)]
+
+    def _fill_halved(self, ids: Sequence[TileId], put: Callable[[TileId, Pixels], None]) -> None:
+        """`put` the pixels of halved tiles; those that are not there are made."""
+        blocks, mine = self._cache.claim([(self._key(id), self.box(id).shape) for id in ids])
+        new = set(mine)
+        failure: SlideError = SlideError("The reading was interrupted.")
+        try:
+            for id, block in zip(ids, blocks, strict=True):
+                if block in new:
+                    self._halve(id, block.pixels)
+                    self._blocks.derived(block.key)
+                    self._cache.finish(block)
+            for id, block in zip(ids, blocks, strict=True):
+                self._cache.wait(block)
+                if block.error is not None:
+                    raise block.error
+                put(id, block.pixels)
+        except SlideError as error:
+            failure = error
+            raise
+        finally:
+            for block in mine:
+                if not block.ready:
+                    self._cache.finish(block, failure)
+            self._cache.release(blocks)
+            if self.closed:  # meanwhile, and what was there then was dropped
+                self._blocks.close()
+
+    def _halve(self, id: TileId, out: Pixels) -> None:
+        """Pixels of a tile from the next finer level."""
+        own = self.box(id)
+        native = self.chain[id.level - 1].native
+        if native is not None:
+            for error in self._blocks.fill_halved(native, own.left, own.top, out):
+                self.note(str(error))
+            return
+        width, height = self.chain[id.level - 1].size
+        finer = Box(2 * own.top, min(2 * own.bottom, height), 2 * own.left, min(2 * own.right, width))
+
+        def put(part: TileId, pixels: Pixels) -> None:
+            top, left = part.row * TILE_PX // 2 - own.top, part.column * TILE_PX // 2 - own.left
+            halve(pixels, out[top : top + TILE_PX // 2, left : left + TILE_PX // 2])
+
+        self._fill_halved(finer.tiles(id.level - 1), put)
 
 
-def halve(pixels: Pixels) -> Pixels:
-    """(2h, 2w, 3) → (h, w, 3): the mean of each 2 x 2, rounded half up."""
-    total = pixels[0::2, 0::2].astype(np.uint16)
-    total += pixels[0::2, 1::2]
-    total += pixels[1::2, 0::2]
-    total += pixels[1::2, 1::2]
-    total += 2
-    total >>= 2
-    return total.astype(np.uint8)
-
-
-def tile_range(start: int, stop: int) -> range:
-    """Tiles that pixels start … stop − 1 of an axis touch."""
-    return range(start // TILE_PX, -(-stop // TILE_PX))
+def by_rows(ids: Iterable[TileId]) -> list[list[TileId]]:
+    """Tiles of each row together."""
+    return [list(row) for _, row in itertools.groupby(ids, key=lambda id: id.row)]

@@ -1,18 +1,22 @@
-"""The pyramid for a window: it never waits for pixels.
+"""The chain for a window: a question is answered at once, exact pixels where they are at hand, else coarser ones.
 
-A tile that is not at hand is answered at once from the nearest coarser level that is, each pixel repeated, and handed
-to a pool of threads, most recently asked first. When it has arrived `on_tile` is called, the window slices again, and
-has the exact pixels. The coarsest level is loaded when the view is made, so that there is always an answer.
+What was not at hand is answered from the nearest coarser level that is, each pixel repeated, and read behind by a pool
+of threads: what was asked last first, neighbours together, and nothing that has gone out of sight. When it has arrived
+`on_tile` is called, the window asks again, and has the exact pixels. The coarsest level is loaded when the view is
+made, so that there is always an answer. When nothing else is to be done, tiles are read that lie ahead in the direction
+of the movement.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +28,22 @@ from .chain import TILE_PX
 from .dask_levels import LevelArray, dask_level
 from .levels import Level
 from .source import Pixels
-from .tiles import TileId, Tiles, tile_range
+from .tiles import Box, TileId, Tiles
 
-if TYPE_CHECKING:
-    Index = npt.NDArray[np.intp]
+Index = npt.NDArray[np.intp]
 
 log = logging.getLogger(__name__)
 
-STALE_SECONDS = 0.5
+STALE_SECONDS = 0.3
 """A tile asked for so long before the latest question is no longer in sight, and is not read."""
 
-_MOST_WAITING = 512
+_MOST_WAITING = 1024
+_MOST_TOGETHER = 4  # tiles that one thread reads together
+
+
+def default_threads() -> int:
+    """Threads that read behind: enough to wait for a slow share side by side, whatever the processor."""
+    return min(8, max(4, os.cpu_count() or 4))
 
 
 class SlideView:
@@ -43,37 +52,49 @@ class SlideView:
     Parameters
     ----------
     tiles : Tiles
-        The slide's tiles.
+        The slide's pixels.
     title : str
         The slide's name, for messages.
     on_tile : callable, optional
-        Called without arguments from a pool thread after a tile has arrived. What it raises is logged.
-    threads : int
+        Called without arguments from a pool thread after a tile has arrived that was answered from a coarser level.
+        What it raises is logged.
+    threads : int, optional
         Size of the pool.
+
+    Attributes
+    ----------
+    array_likes : tuple of Level
+        The levels, (h, w, 3) uint8: what the window is given.
+    levels : list of LevelArray
+        The same as dask arrays.
     """
 
     def __init__(
-        self, tiles: Tiles, title: str, on_tile: Callable[[], None] | None = None, *, threads: int = 4
+        self, tiles: Tiles, title: str, on_tile: Callable[[], None] | None = None, *, threads: int | None = None
     ) -> None:
         self._tiles = tiles
         self._on_tile = on_tile
-        self._floor = _whole_level(tiles, len(tiles.chain) - 1)
+        self._last = len(tiles.chain) - 1
+        width, height = tiles.chain[-1].size
+        self._floor = tiles.region(self._last, Box(0, height, 0, width))
         self._changed = threading.Condition()
         self._waiting: dict[TileId, float] = {}  # tile → when it was last asked for, oldest first
-        self._reading: set[TileId] = set()
+        self._ahead: list[TileId] = []  # to be read when nothing waits, nearest last
+        self._reading: dict[TileId, bool] = {}  # tile → whether the window asked for it
+        self._arrived: set[TileId] = set()  # tiles that the window last saw coarser than they are now
         self._latest = 0.0
+        self._seen: tuple[int, Box] | None = None
         self._closed = False
+        self._threads = threads or default_threads()
         token = new_token()
-        array_likes = [Level(level.size, i, self._answer, title) for i, level in enumerate(tiles.chain)]
+        self.array_likes: tuple[Level, ...] = tuple(
+            Level(level.size, i, self._answer, title) for i, level in enumerate(tiles.chain)
+        )
         self.levels: list[LevelArray] = [
-            dask_level(level, f"view-{token}-level-{i}") for i, level in enumerate(array_likes)
+            dask_level(level, f"view-{token}-level-{i}") for i, level in enumerate(self.array_likes)
         ]
-        self.array_likes: tuple[Level, ...] = tuple(array_likes)
-        self._pool = [
-            threading.Thread(target=self._work, name=f"slide-view-{token}-{i}", daemon=True) for i in range(threads)
-        ]
-        for thread in self._pool:
-            thread.start()
+        for i in range(self._threads):
+            threading.Thread(target=self._work, name=f"slide-view-{token}-{i}", daemon=True).start()
 
     @property
     def pending(self) -> int:
@@ -81,31 +102,40 @@ class SlideView:
         with self._changed:
             return len(self._waiting) + len(self._reading)
 
-    def prefetch(self, level: int, top: int, bottom: int, left: int, right: int) -> None:
-        """Have the tiles of a region (pixels of a level) read behind whatever is asked for by the window."""
-        height, width, _ = self.array_likes[level].shape
-        ids = [
-            TileId(level, row, column)
-            for row in tile_range(max(0, top), min(bottom, height))
-            for column in tile_range(max(0, left), min(right, width))
-        ]
+    @property
+    def settled(self) -> bool:
+        """Whether nothing that the window asked for is on its way."""
         with self._changed:
-            if self._closed:
-                return
-            wanted = {id: self._latest for id in ids if id not in self._waiting and self._tiles.peek(id) is None}
-            self._waiting = {**wanted, **self._waiting}  # the pool takes from the end
-            self._changed.notify_all()
+            return not self._waiting and not any(self._reading.values())
+
+    @property
+    def outdated(self) -> bool:
+        """Whether tiles have arrived since the window last asked for them."""
+        with self._changed:
+            return bool(self._arrived)
+
+    def prefetch(self, level: int, top: int, bottom: int, left: int, right: int) -> None:
+        """Have the tiles of a region (pixels of a level) read when nothing waits that the window asked for."""
+        ids = self._inside(level, Box(top, bottom, left, right)).tiles(level)
+        missing = [id for id in ids if not self._tiles.has(level, self._tiles.box(id))]
+        with self._changed:
+            if not self._closed:
+                self._ahead = missing[::-1]
+                self._changed.notify_all()
 
     def wait(self, timeout: float = 30.0) -> bool:
         """Wait until nothing is pending (for scripts and tests, never in the window's thread); False on timeout."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._closed or not (self._waiting or self._reading), timeout)
+            return self._changed.wait_for(
+                lambda: self._closed or not (self._waiting or self._reading or self._ahead), timeout
+            )
 
     def close(self) -> None:
         """Stop the pool: nothing more is read, `on_tile` is not called again; does not wait for reads under way."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
+            self._ahead.clear()
             self._changed.notify_all()
 
     def __enter__(self) -> Self:
@@ -116,75 +146,117 @@ class SlideView:
     ) -> None:
         self.close()
 
-    def _answer(self, id: TileId) -> Pixels:
-        """The tile, or its like from a coarser level at once, and then it is read behind."""
-        if id.level == len(self._tiles.chain) - 1:
-            y, x = id.row * TILE_PX, id.column * TILE_PX
-            return self._floor[y : y + TILE_PX, x : x + TILE_PX]
-        tile = self._tiles.peek(id)
-        now = time.monotonic()
-        with self._changed:
-            self._latest = now
-            if tile is None and not self._closed and id not in self._reading:
-                self._waiting.pop(id, None)
-                self._waiting[id] = now  # to the end: the latest is read first
-                if len(self._waiting) > _MOST_WAITING:
-                    del self._waiting[next(iter(self._waiting))]
-                self._changed.notify()
-        return self._coarser(id) if tile is None else tile
+    # in the window's thread
 
-    def _coarser(self, id: TileId) -> Pixels:
-        """The region of a tile in the nearest coarser level that is at hand, pixels repeated."""
-        height, width = self._tiles.shape(id)
-        last = len(self._tiles.chain) - 1
-        for level in range(id.level + 1, last + 1):
-            rows, columns = self._rows_in(id, level, height, width)
-            top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-            if level == last:
-                block: Pixels | None = self._floor[top:bottom, left:right]
-            else:
-                block = self._peek_block(level, top, bottom, left, right)
-            if block is not None:
-                return block.take(rows - top, axis=0).take(columns - left, axis=1)
-        raise AssertionError("unreachable: the last level is always at hand")
+    def _answer(self, level: int, box: Box) -> Pixels:
+        """A region at once; what is missing of it is answered from coarser levels, and read behind."""
+        if level == self._last:
+            return self._floor[box.top : box.bottom, box.left : box.right]
+        out = np.empty(box.shape, np.uint8)
+        missing = self._tiles.peek(level, box, out) if out.size else []
+        for id, run in ((run[0], run) for run in runs(missing)):
+            for coarse, ids in itertools.groupby(run, key=self._nearest):
+                self._repeat(id.level, self._tiles.run_box(list(ids)), coarse, box, out)
+        self._ask(level, box, missing)
+        return out
 
-    def _rows_in(self, id: TileId, level: int, height: int, width: int) -> tuple[Index, Index]:
-        """Row and column in a coarser level under the centre of each pixel of a tile."""
-        fine, coarse = self._tiles.chain[id.level].downsample, self._tiles.chain[level].downsample
-        coarse_width, coarse_height = self._tiles.chain[level].size
-        y = (np.arange(height) + id.row * TILE_PX + 0.5) * (fine[1] / coarse[1])
-        x = (np.arange(width) + id.column * TILE_PX + 0.5) * (fine[0] / coarse[0])
+    def _nearest(self, id: TileId) -> int:
+        """The nearest coarser level in which the region of a tile is at hand."""
+        own = self._tiles.box(id)
+        return next((k for k in range(id.level + 1, self._last) if self._has(id.level, own, k)), self._last)
+
+    def _has(self, level: int, box: Box, coarse: int) -> bool:
+        rows, columns = self._under(level, box, coarse)
+        return self._tiles.has(coarse, _span(rows, columns))
+
+    def _repeat(self, level: int, tiles: Box, coarse: int, box: Box, out: Pixels) -> None:
+        """Fill the part of a region that these tiles cover from a coarser level, pixels repeated."""
+        part = box.part(tiles)
+        inner = Box(*(box.top + i for i in _ends(part[0])), *(box.left + i for i in _ends(part[1])))
+        rows, columns = self._under(level, inner, coarse)
+        span = _span(rows, columns)
+        pixels = self._floor[span.top : span.bottom, span.left : span.right]
+        if coarse != self._last:
+            pixels = np.empty(span.shape, np.uint8)
+            if self._tiles.peek(coarse, span, pixels):  # gone this very moment
+                return self._repeat(level, tiles, self._last, box, out)
+        out[part] = repeated(pixels, rows - span.top, columns - span.left)
+
+    def _under(self, level: int, box: Box, coarse: int) -> tuple[Index, Index]:
+        """Row and column in a coarser level under the centre of each pixel of a region."""
+        fine, other = self._tiles.chain[level].downsample, self._tiles.chain[coarse]
+        y = (np.arange(box.top, box.bottom) + 0.5) * (fine[1] / other.downsample[1])
+        x = (np.arange(box.left, box.right) + 0.5) * (fine[0] / other.downsample[0])
         return (
-            np.minimum(y.astype(np.intp), coarse_height - 1),
-            np.minimum(x.astype(np.intp), coarse_width - 1),
+            np.minimum(y.astype(np.intp), other.size[1] - 1),
+            np.minimum(x.astype(np.intp), other.size[0] - 1),
         )
 
-    def _peek_block(self, level: int, top: int, bottom: int, left: int, right: int) -> Pixels | None:
-        """A region of a level if all its tiles are at hand."""
-        rows, columns = tile_range(top, bottom), tile_range(left, right)
-        tiles: dict[TileId, Pixels] = {}
-        for id in (TileId(level, row, column) for row in rows for column in columns):
-            tile = self._tiles.peek(id)
-            if tile is None:
-                return None
-            tiles[id] = tile
-        return Level(self._tiles.chain[level].size, level, tiles.__getitem__, "").block(top, bottom, left, right)
+    def _ask(self, level: int, box: Box, missing: list[TileId]) -> None:
+        """Have tiles read behind, those in the middle of the region first; and then those ahead of the movement."""
+        row, column = ((box.top + box.bottom) / 2 / TILE_PX, (box.left + box.right) / 2 / TILE_PX)
+        outwards = sorted(missing, key=lambda id: -max(abs(id.row + 0.5 - row), abs(id.column + 0.5 - column)))
+        now = time.monotonic()
+        ahead = self._ahead_of(level, box)
+        with self._changed:
+            self._latest = now
+            if self._arrived:
+                self._arrived.difference_update(box.tiles(level))
+            if self._closed:
+                return
+            for id in outwards:
+                if id in self._reading:
+                    self._reading[id] = True
+                    continue
+                self._waiting.pop(id, None)
+                self._waiting[id] = now  # to the end: the latest is read first
+            while len(self._waiting) > _MOST_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+            if ahead is not None:
+                self._ahead = ahead
+            if self._waiting or self._ahead:
+                self._changed.notify_all()
+
+    def _ahead_of(self, level: int, box: Box) -> list[TileId] | None:
+        """Tiles beside a region in the direction in which it moved since the last question; None if it did not."""
+        before, self._seen = self._seen, (level, box)
+        if before is None or before == self._seen:
+            return None
+        if before[0] != level:
+            return []
+        down, right = (
+            box.top + box.bottom - before[1].top - before[1].bottom,
+            box.left + box.right - before[1].left - before[1].right,
+        )
+        beside = [
+            Box(box.bottom, box.bottom + TILE_PX, box.left, box.right) if down > 0 else None,
+            Box(box.top - TILE_PX, box.top, box.left, box.right) if down < 0 else None,
+            Box(box.top, box.bottom, box.right, box.right + TILE_PX) if right > 0 else None,
+            Box(box.top, box.bottom, box.left - TILE_PX, box.left) if right < 0 else None,
+        ]
+        ids = [id for strip in beside if strip is not None for id in self._inside(level, strip).tiles(level)]
+        return [id for id in ids if not self._tiles.has(level, self._tiles.box(id))]
+
+    def _inside(self, level: int, box: Box) -> Box:
+        width, height = self._tiles.chain[level].size
+        return Box(max(0, box.top), min(box.bottom, height), max(0, box.left), min(box.right, width))
+
+    # in the pool's threads
 
     def _work(self) -> None:
         """One thread of the pool."""
         while True:
             with self._changed:
-                id = self._next()
-                while id is None:
+                while not (ids := self._next()):
                     if self._closed:
                         return
                     self._changed.wait()
-                    id = self._next()
-                self._reading.add(id)
-            arrived = self._read(id)
+            arrived = self._read(ids)
             with self._changed:
-                self._reading.discard(id)
-                tell = arrived and not self._closed and self._on_tile is not None
+                wanted = [id for id in ids if self._reading.pop(id)]
+                tell = arrived and bool(wanted) and not self._closed
+                if tell:
+                    self._arrived.update(wanted)
                 self._changed.notify_all()
             if tell and self._on_tile is not None:
                 try:
@@ -192,37 +264,65 @@ class SlideView:
                 except Exception:
                     log.exception("the window could not be told of a tile that arrived")
 
-    def _next(self) -> TileId | None:
-        """The tile asked for last; those that have gone out of sight are dropped. The lock is held."""
+    def _next(self) -> list[TileId]:
+        """The tile asked for last and its neighbours, now being read; else one ahead. The lock is held."""
         oldest = self._latest - STALE_SECONDS
         while self._waiting:
             id, asked = self._waiting.popitem()
-            if asked >= oldest:
-                return id
-        return None
+            if asked < oldest:
+                continue
+            together = [id, *self._beside(id, 1 + len(self._waiting) // self._threads)]
+            self._reading.update(dict.fromkeys(together, True))
+            return together
+        while self._ahead:
+            id = self._ahead.pop()
+            if id not in self._reading:
+                self._reading[id] = False
+                return [id]
+        return []
 
-    def _read(self, id: TileId) -> bool:
+    def _beside(self, id: TileId, share: int) -> list[TileId]:
+        """Waiting tiles to the right and left of one, no more than a thread's share of the work."""
+        found: list[TileId] = []
+        for step in (1, -1):
+            for distance in range(1, _MOST_TOGETHER):
+                beside = TileId(id.level, id.row, id.column + step * distance)
+                if len(found) + 1 >= min(share, _MOST_TOGETHER) or self._waiting.pop(beside, None) is None:
+                    break
+                found.append(beside)
+        return found
+
+    def _read(self, ids: list[TileId]) -> bool:
+        """Read tiles; whether they came."""
         try:
-            self._tiles.tile(id)
+            self._tiles.load(ids)
         except SlideError:  # the slide was closed meanwhile
             return False
-        except Exception as error:
-            log.exception("a tile could not be read")
-            self._tiles.fail(id, f"A part of the slide cannot be read ({error}).")
+        except Exception:
+            log.exception("tiles could not be read")
+            return False
         return True
 
 
-def _whole_level(tiles: Tiles, level: int) -> Pixels:
-    """All pixels of a level, (h, w, 3), read if need be."""
-    width, height = tiles.chain[level].size
-    out = np.empty((height, width, 3), np.uint8)
-    for id in _ids(level, height, width):
-        tile = tiles.tile(id)
-        y, x = id.row * TILE_PX, id.column * TILE_PX
-        out[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    out.flags.writeable = False
-    return out
+def repeated(pixels: Pixels, rows: Index, columns: Index) -> Pixels:
+    """(h, w, 3): the pixel of each row and column; the columns first, there are fewer of the coarser rows."""
+    return pixels.take(columns, axis=1).take(rows, axis=0)
 
 
-def _ids(level: int, height: int, width: int) -> Iterable[TileId]:
-    return (TileId(level, row, column) for row in tile_range(0, height) for column in tile_range(0, width))
+def runs(ids: list[TileId]) -> list[list[TileId]]:
+    """Tiles that lie side by side together; sorted before."""
+    found: list[list[TileId]] = []
+    for id in ids:
+        if found and (id.row, id.column) == (found[-1][-1].row, found[-1][-1].column + 1):
+            found[-1].append(id)
+        else:
+            found.append([id])
+    return found
+
+
+def _ends(part: slice) -> tuple[int, int]:
+    return part.start, part.stop
+
+
+def _span(rows: Index, columns: Index) -> Box:
+    return Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
