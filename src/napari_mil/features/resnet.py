@@ -7,14 +7,11 @@ rank-induction paper uses, too.
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from napari_mil.errors import FeatureError
-
 from .encoder import Progress
+from .state_dicts import check_fits, read_state
 from .torch_encoder import IMAGENET_MEAN, IMAGENET_STD, TorchEncoder
 from .torch_network import fold_batch_norm, torch_device
 from .weights import cached_weights, file_sha256, weights_of
@@ -103,42 +100,7 @@ def _random(name: str) -> tuple[Any, str, str, str]:
 
 
 def _load(network: Any, path: Path, name: str) -> None:
-    """Fill the network from a file of tensors; never unpickles anything else."""
-    state = _read_state(path)
-    wanted = network.state_dict()
-    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-    if missing:
-        raise FeatureError(
-            f"{path} does not fit {name}: {len(missing)} of {len(wanted)} tensors are missing, first {missing[0]!r} "
-            f"(found {', '.join(list(state)[:3])}, …). Expected torchvision's state dict of {name}."
-        )
-    for key, value in wanted.items():
-        if key in state and tuple(state[key].shape) != tuple(value.shape):
-            raise FeatureError(
-                f"{path} does not fit {name}: {key} has shape {tuple(state[key].shape)}, expected "
-                f"{tuple(value.shape)}. Choose the file of {name}."
-            )
+    """Fill the network from a file of tensors; the stages that are cut off are left out."""
+    state, wanted = read_state(path), network.state_dict()
+    check_fits(state, wanted, path, name, f"torchvision's state dict of {name}")
     network.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    import torch
-
-    if not path.is_file():
-        raise FeatureError(f"There is no weights file {path}. Check the path.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        sentence = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
-        raise FeatureError(
-            f"{path} cannot be read as weights ({sentence}). Expected a .pth or .safetensors file."
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise FeatureError(f"{path} is not a state dict of tensors. Save the network's state_dict() and use that file.")
-    return state
