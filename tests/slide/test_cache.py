@@ -75,15 +75,19 @@ def test_blocks_of_all_sizes_keep_their_pixels_while_they_are_claimed(
     assert (cache.used_bytes, len(cache)) == (0, 0)
 
 
+def slabs(cache: TileCache) -> set[int]:
+    return {block._slab.memory.ctypes.data for block in cache._blocks.values() if block._slab is not None}
+
+
 def test_memory_is_used_again() -> None:
     cache = TileCache(4 * SLAB_BYTES)
     for key in range(2000):
         fill(cache, (key,), shape=(256, 256, 3))
     assert cache.used_bytes == 4 * SLAB_BYTES
-    memory = {slab.memory.ctypes.data for block in cache._blocks.values() if (slab := block._slab)}
+    memory = slabs(cache)
     for key in range(2000, 4000):
         fill(cache, (key,), shape=(256, 256, 3))
-    assert memory == {slab.memory.ctypes.data for block in cache._blocks.values() if (slab := block._slab)}
+    assert memory == slabs(cache)
     fill(cache, ("other size",), shape=(512, 512, 3))
     assert cache.has([("other size",)])
     assert cache.used_bytes == 4 * SLAB_BYTES

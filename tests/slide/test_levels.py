@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_mil.errors import SlideError
+from napari_mil.slide.blocks import FAILED_GREY
 from napari_mil.slide.dask_levels import dask_level
 from napari_mil.slide.levels import Level
-from napari_mil.slide.blocks import FAILED_GREY
 
 from .conftest import fake_slide, pattern
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from napari_mil.errors import SlideError
 from napari_mil.geometry import PatchGrid
 from napari_mil.slide import RESAMPLING, read_level, read_patch, read_patches
-from napari_mil.slide.patches import resize_area
 from napari_mil.slide.cache import tile_cache
+from napari_mil.slide.patches import resize_area
 
 from .conftest import fake_slide, halved, pattern
 

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
@@ -34,10 +33,21 @@ class FakeLevel:
         self.size = self._data.size
         self.chunks = (TILE, TILE, 3)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[np.uint8]:
+        return self[:, :]
+
     def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
         rows, cols = key[0], key[1]
         y0, y1, _ = rows.indices(self.shape[0])
         x0, x1, _ = cols.indices(self.shape[1])
+        out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+        for y in range(y0 - y0 % TILE, y1, TILE):
+            for x in range(x0 - x0 % TILE, x1, TILE):
+                top, bottom, left, right = max(y, y0), min(y + TILE, y1), max(x, x0), min(x + TILE, x1)
+                out[top - y0 : bottom - y0, left - x0 : right - x0] = self._part(top, bottom, left, right)
+        return out[(slice(None), slice(None), *key[2:])]
+
+    def _part(self, y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.uint8]:
         tile = (y0 // TILE, x0 // TILE)
         if self._view.have(self._index, tile):
             return self._data[y0:y1, x0:x1]
@@ -59,18 +69,8 @@ class FakeView:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(4)
         self.closed = False
-        self.levels = [
-            da.from_array(
-                FakeLevel(self, i),
-                chunks=(TILE, TILE, 3),
-                asarray=False,
-                lock=False,
-                inline_array=True,
-                name=f"fake-{id(self)}-{i}",
-                meta=np.empty((0, 0, 0), "u1"),
-            )
-            for i in range(len(self.chain))
-        ]
+        self.array_likes = tuple(FakeLevel(self, i) for i in range(len(self.chain)))
+        self.outdated = True
 
     def have(self, level: int, tile: tuple[int, int]) -> bool:
         if level == len(self.chain) - 1:
@@ -89,6 +89,11 @@ class FakeView:
         with self._lock:
             self._there.add(key)
         self._on_tile()
+
+    @property
+    def settled(self) -> bool:
+        with self._lock:
+            return self._asked == self._there
 
     @property
     def loaded(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,9 @@ class Level:
         self._index = index
         self._region = region
         self._title = title
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self  # nothing of it changes; a layer that is duplicated shows the same slide
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -127,7 +127,7 @@ class Tiles:
             self.note(str(error))
 
     def peek(self, level: int, box: Box, out: Pixels) -> list[TileId]:
-        """As much of a region as is at hand, into `out`; gives the tiles that are not all there. Never reads or waits."""
+        """As much of a region as is at hand, into `out`; gives the tiles that are not. Never reads or waits."""
         native = self.chain[level].native
         if native is not None:
             return sorted(

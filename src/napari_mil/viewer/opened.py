@@ -34,7 +34,7 @@ class OpenedSlide:
 
     Attributes
     ----------
-    levels : list of dask arrays
+    levels : list of array-likes
         For a multiscale layer whose tag has `token`.
     token : int
         How the layers that show it are known; plain, so that a layer can be copied.
@@ -45,7 +45,8 @@ class OpenedSlide:
         self.token = next(_tokens)
         self._refresher = TileRefresher(self._redraw)
         self._view = slide.view(self._refresher.arrived)
-        self.levels = list(self._view.levels)
+        self._refresher.watch(self._view)
+        self.levels = list(self._view.array_likes)
         self._viewer: ViewerModel | None = None
         _opened[self.token] = self
         QTimer.singleShot(0, self._look_for_layers)
@@ -71,7 +72,7 @@ class OpenedSlide:
         self._look_for_layers()
         for layer in self._layers():
             if layer.visible:
-                layer.refresh(extent=False, thumbnail=False)
+                layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def _on_removed(self, _: Any) -> None:
         if not self._layers():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from psygnal import Signal
 
 from napari_mil.errors import SlideError
 from napari_mil.geometry import Pair, raster_transform
@@ -47,7 +48,14 @@ class SlideLayers:
         The multiscale image, and the thumbnail that lies under it.
     associated : list of Image
         Label and macro, hidden until asked for.
+
+    Signals
+    -------
+    redrawn()
+        Tiles have arrived and are shown; there may be new `problems`.
     """
+
+    redrawn = Signal()
 
     def __init__(
         self, viewer: ViewerModel, slide: Slide, slide_id: str, name: str, instead_of: SlideLayers | None = None
@@ -57,6 +65,7 @@ class SlideLayers:
         self.viewer, self.slide, self.slide_id, self.name = viewer, slide, slide_id, name
         self._refresher = TileRefresher(self._redraw)
         self._view: SlideView = slide.view(self._refresher.arrived)
+        self._refresher.watch(self._view)
         self._closed = False
         self._shown = True
         self.image: Image
@@ -75,7 +84,7 @@ class SlideLayers:
         thumbnail = self.slide.thumbnail(OVERVIEW_PX)
         scale, translate = self._overview_transform(thumbnail)
         self.overview = self._layer(spare.pop("overview", None), thumbnail, "overview", scale, translate)
-        self.image = self._layer(spare.pop("slide", None), self._view.levels, "slide", self._scale())
+        self.image = self._layer(spare.pop("slide", None), list(self._view.array_likes), "slide", self._scale())
         there = set(self.slide.associated)  # names only: asking whether one is in it would read it
         for which in LABEL_NAMES:
             if which in there:
@@ -238,7 +247,8 @@ class SlideLayers:
 
     def _redraw(self) -> None:
         if not self._closed and self.image.visible:
-            self.image.refresh(extent=False, thumbnail=False)
+            self.image.refresh(extent=False, thumbnail=False, highlight=False)
+            self.redrawn.emit()
 
 
 def show_slide(

@@ -81,6 +81,9 @@ class Stage:
 
     def _camera_rests(self) -> None:
         self.moved.emit()
+        self._say_problems()
+
+    def _say_problems(self) -> None:
         slide = self.slide
         if slide is not None and len(slide.problems) > self._problems_said:
             self._session.say(f"{self.slide_id}: {slide.problems[-1]}", "warning")
@@ -164,6 +167,8 @@ class Stage:
         for problem in (*slide.problems, *lesions.problems):
             self._session.say(f"{slide_id}: {problem}", "warning")
         self._problems_said = len(slide.problems)
+        assert self.active.current is not None
+        self.active.current.redrawn.connect(self._say_problems)
         self._restore_layers(restore.get("layers", {}))
         self.patches.showing_tissue = bool(restore.get("tissue", self.patches.showing_tissue))
         self.patches.showing_patches = bool(restore.get("patches", self.patches.showing_patches))
