@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cache": ["TileCache", "tile_cache", "set_cache_limit"],
         "tissue": ["TissueConfig", "TissueMask", "tissue_mask", "tissue_pixels", "tissue_share"],
         "tiling": ["TileConfig", "tile"],
-        "patches": ["RESAMPLING", "read_level", "read_patch", "read_patches"],
+        "patches": ["RESAMPLING", "PatchReader", "read_level", "read_patch", "read_patches"],
     },
 )
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .files import is_slide_file as is_slide_file
     from .opening import open_slide as open_slide
     from .patches import RESAMPLING as RESAMPLING
+    from .patches import PatchReader as PatchReader
     from .patches import read_level as read_level
     from .patches import read_patch as read_patch
     from .patches import read_patches as read_patches
