@@ -11,10 +11,11 @@ import pytest
 
 from napari_mil.errors import SlideError
 from napari_mil.geometry import PatchGrid
+from napari_mil.slide.source import BlocksOfRegions
 
 
-class FakeSlide:
-    """Pixels of a fixed random texture; `broken` is a level-0 point whose patch cannot be read."""
+class FakeSlide(BlocksOfRegions):
+    """Pixels of a fixed random texture, its own source; `broken` is a level-0 point that cannot be read."""
 
     def __init__(self, size: tuple[int, int] = (1024, 768), seed: int = 0) -> None:
         coarse = np.random.default_rng(seed).integers(60, 240, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
@@ -24,13 +25,18 @@ class FakeSlide:
         self.dimensions = size
         self.mpp: tuple[float, float] | None = (0.5, 0.5)
         self.mpp_source: str | None = "file"
+        self.level_dimensions = (size,)
         self.level_downsamples = (1.0,)
+        self.source = self
         self.fingerprint = f"fake-{seed}"
         self.objective_power: float | None = 20.0
         self.broken: tuple[int, int] | None = None
         self.reads = 0
 
-    def read(self, x: int, y: int, width: int, height: int, level: int = 0) -> npt.NDArray[np.uint8]:
+    def block_size(self, level: int) -> tuple[int, int]:
+        return 96, 112  # each patch of `grid` lies in one
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
         assert level == 0
         self.reads += 1
         if self.broken is not None and x <= self.broken[0] < x + width and y <= self.broken[1] < y + height:

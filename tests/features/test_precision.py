@@ -120,9 +120,9 @@ def test_what_cannot_be_had_is_a_sentence(no_openvino: None) -> None:
         in_precision(encoder(), backend="onnx")
     with pytest.raises(FeatureError, match=r"OpenVINO is not installed.*fast-cpu"):
         in_precision(encoder(), backend="openvino")
+    elsewhere = encoder()
+    elsewhere.device = "mps"
     with pytest.raises(FeatureError, match="OpenVINO computes on the CPU here, not on mps"):
-        elsewhere = encoder()
-        elsewhere.device = "mps"
         in_precision(elsewhere, "fp32", backend="openvino")
 
 

@@ -16,6 +16,7 @@ from .importers import find_importable as find_importable
 from .importers import import_features as import_features
 from .layout import FeatureHeader as FeatureHeader
 from .naming import feature_set_name as feature_set_name
+from .precision import in_precision as in_precision
 from .reading import Features as Features
 from .reading import read_features as read_features
 from .store import FeatureWriter as FeatureWriter

@@ -1,34 +1,40 @@
 """Slide + grid + encoder → feature file: a generator of small reports, with threads that read ahead.
 
-Reader threads fetch whole batches in order, at most a few ahead of the encoder (bounded memory); the encoder runs in
-the thread that draws the generator. Closing the generator stops the readers and keeps what is done for a later call.
+    slide + grid ─PatchReader→ pixels, by threads, a few batches ahead ─encoder→ rows ─FeatureWriter→ file
+
+The encoder runs in the thread that draws the generator. Closing it stops the readers and keeps what is done for a
+later call.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_mil.errors import Cancelled, FeatureError, SlideError
+from napari_mil.errors import FeatureError
 from napari_mil.geometry import PatchGrid
 
-from . import _sources
-from .encoder import Encoder, Pixels, get_encoder
+from ._sources import SlideLike
+from .encoder import Encoder, Pixels, Rows, get_encoder
 from .estimates import remember_speed
 from .layout import FeatureHeader, slide_id_of
+from .precision import in_precision
+from .read_ahead import read_ahead, readers_for
 from .reading import is_complete
 from .store import FeatureWriter
 
-_READ_AT_ONCE = 16  # patches between two looks at the stop flag
+if TYPE_CHECKING:
+    from napari_mil.slide import PatchReader
+    from napari_mil.slide.patches import ReadPlan
+
+_ON_CPU, _ON_GPU = 64, 128  # patches of a batch
 _SPEED_WINDOW = 32  # batches over which patches/s is taken
 
 
@@ -48,14 +54,16 @@ class ExtractReport:
 
 
 def extract(
-    slide: _sources.SlideLike,
+    slide: SlideLike,
     grid: PatchGrid,
     encoder: Encoder | str,
     out: Path | str,
     *,
     device: str | None = None,
-    batch_size: int = 64,
-    readers: int = 2,
+    precision: str = "auto",
+    backend: str = "auto",
+    batch_size: int | None = None,
+    readers: int | None = None,
     patch_px: int | None = None,
     target_mpp: float | None = None,
     tissue: Mapping[str, Any] | None = None,
@@ -76,8 +84,11 @@ def extract(
         ``<slide_id>.h5``; the unfinished file beside it is called ``<slide_id>.h5.part``.
     device : str, optional
         Where an encoder given by name computes; an `Encoder` object stays where it is.
-    batch_size, readers : int
-        Patches per batch, reader threads.
+    precision, backend : str
+        In which precision and by what an encoder given by name computes, see
+        `napari_mil.features.in_precision`; an `Encoder` object computes as it does.
+    batch_size, readers : int, optional
+        Patches per batch, reader threads; None: what suits the device.
     patch_px : int, optional
         Side in pixels at which patches are handed to the encoder; its own `input_px` when it takes no other.
     target_mpp : float, optional
@@ -87,7 +98,8 @@ def extract(
         JSON-able settings of tissue and tiling, recorded.
     dtype : "float16" or "float32"
     resume : bool
-        Keep rows of an earlier, interrupted call with the very same slide, grid, encoder, weights and transform.
+        Keep rows of an earlier, interrupted call with the very same slide, grid, encoder, weights, transform and
+        precision.
 
     Yields
     ------
@@ -107,37 +119,51 @@ def extract(
     """
     out = Path(out)
     slide_id = slide_id_of(out)
-    _check(slide, grid, slide_id, batch_size, readers)
     if isinstance(encoder, str):
-        encoder = get_encoder(encoder, device=device or "cpu")
-    out_px = patch_px if patch_px is not None and encoder.any_size else encoder.input_px
-    header = _header(slide, grid, encoder, out_px, target_mpp, tissue)
+        encoder = in_precision(get_encoder(encoder, device=device or "cpu"), precision, backend)
+    if batch_size is None:
+        batch_size = _ON_CPU if encoder.device == "cpu" else _ON_GPU
+    if readers is None:
+        readers = readers_for(encoder.device)
+    _check(slide, grid, slide_id, batch_size, readers)
+
     total = len(grid)
+    out_px = patch_px if patch_px is not None and encoder.any_size else encoder.input_px
+    reader = _reader(slide, grid, out_px)
+    header = _header(slide, grid, encoder, out_px, reader.plan, target_mpp, tissue)
     if resume and is_complete(out, header, grid, encoder.dim, dtype):
         yield ExtractReport(slide_id, total, total, 0.0, 0.0, "Already done with these settings.")
         return out
 
     with FeatureWriter(out, header, grid, encoder.dim, dtype=dtype, resume=resume) as writer:
-        first = writer.rows_done
+        first = done = writer.rows_done
         message = f"Going on after {first} of {total} patches." if first else "Reading the first patches."
         yield ExtractReport(slide_id, first, total, 0.0, None, message)
         batches = [np.arange(i, min(i + batch_size, total)) for i in range(first, total, batch_size)]
-        clock, done = _Clock(first), first
-        pixels = _read_ahead(slide, grid, batches, out_px, readers, slide_id)
-        try:
-            for patches in pixels:
-                writer.append(encoder.encode(patches))
-                done += len(patches)
+        clock = _Clock(first)
+        with closing(read_ahead(reader, grid, batches, readers, slide_id)) as pixels:
+            for rows in _encoded(encoder, pixels):
+                writer.append(rows)
+                done += len(rows)
                 speed = clock.tick(done)
-                left = (total - done) / speed if speed > 0 else None
-                yield ExtractReport(slide_id, done, total, speed, left)
-        finally:
-            pixels.close()
+                yield ExtractReport(slide_id, done, total, speed, (total - done) / speed if speed > 0 else None)
         remember_speed(encoder.name, encoder.device, clock.overall(), done - first)
         return writer.finish()
 
 
-def _check(slide: _sources.SlideLike, grid: PatchGrid, slide_id: str, batch_size: int, readers: int) -> None:
+def _encoded(encoder: Encoder, batches: Iterable[Pixels]) -> Iterator[Rows]:
+    """The rows of each batch; an encoder that can copy one batch while it computes another does."""
+    stream: Callable[[Iterable[Pixels]], Iterator[Rows]] | None = getattr(encoder, "encode_stream", None)
+    return map(encoder.encode, batches) if stream is None else stream(batches)
+
+
+def _reader(slide: Any, grid: PatchGrid, out_px: int) -> PatchReader:
+    from napari_mil.slide import PatchReader
+
+    return PatchReader(slide, grid, out_px)
+
+
+def _check(slide: SlideLike, grid: PatchGrid, slide_id: str, batch_size: int, readers: int) -> None:
     if len(grid) == 0:
         raise FeatureError(
             f"{slide_id} has no patches. Look at its tissue preview and lower the tissue threshold or the minimum "
@@ -155,17 +181,18 @@ def _check(slide: _sources.SlideLike, grid: PatchGrid, slide_id: str, batch_size
 
 
 def _header(
-    slide: _sources.SlideLike,
+    slide: SlideLike,
     grid: PatchGrid,
     encoder: Encoder,
     out_px: int,
+    plan: ReadPlan,
     target_mpp: float | None,
     tissue: Mapping[str, Any] | None,
 ) -> FeatureHeader:
     given = tuple(um / out_px for um in grid.patch_um)
     mean = float(np.sqrt(given[0] * given[1]))
     nominal = target_mpp is not None and abs(mean / target_mpp - 1) < 0.03
-    transform = f"{_sources.resampling()} to {out_px} px; {encoder.transform}"
+    how = {name: getattr(encoder, name, None) for name in ("backend", "precision_cosine")}
     return FeatureHeader(
         encoder=encoder.name,
         slide_fingerprint=slide.fingerprint,
@@ -174,75 +201,14 @@ def _header(
         level0_size=slide.dimensions,
         encoder_revision=encoder.revision,
         weights_sha256=encoder.weights_sha256,
-        transform=transform,
+        transform=f"{plan.resampling} to {out_px} px; {encoder.transform}",
         precision=encoder.precision,
         mpp_source=slide.mpp_source or "user",
-        read_level=_sources.read_level(slide, grid, out_px),
+        read_level=plan.level,
         level0_magnification=slide.objective_power,
         tissue=tissue,
-        extra={"effective_mpp_x": given[0], "effective_mpp_y": given[1]},
-    )
-
-
-def _read_ahead(
-    slide: Any,
-    grid: PatchGrid,
-    batches: list[npt.NDArray[np.int64]],
-    out_px: int,
-    readers: int,
-    slide_id: str,
-) -> Generator[Pixels, None, None]:
-    """The pixels of the batches, in order; `readers` threads work at most one batch each ahead of those waiting."""
-    stop = threading.Event()
-    waiting: deque[Future[Pixels]] = deque()
-    todo = iter(batches)
-    pool = ThreadPoolExecutor(readers, thread_name_prefix="napari-mil-reader")
-    try:
-        for indices in todo:
-            waiting.append(pool.submit(_read_batch, slide, grid, indices, out_px, stop, slide_id))
-            if len(waiting) > readers:
-                break
-        while waiting:
-            patches = waiting.popleft().result()
-            following = next(todo, None)
-            if following is not None:
-                waiting.append(pool.submit(_read_batch, slide, grid, following, out_px, stop, slide_id))
-            yield patches
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _read_batch(
-    slide: Any, grid: PatchGrid, indices: npt.NDArray[np.int64], out_px: int, stop: threading.Event, slide_id: str
-) -> Pixels:
-    patches = np.empty((len(indices), out_px, out_px, 3), dtype=np.uint8)
-    for start in range(0, len(indices), _READ_AT_ONCE):
-        if stop.is_set():
-            raise Cancelled
-        some = indices[start : start + _READ_AT_ONCE]
-        try:
-            patches[start : start + len(some)] = _sources.read_patches(slide, grid, some, out_px)
-        except (SlideError, OSError, MemoryError) as error:
-            raise _named(slide, grid, some, out_px, slide_id, error) from error
-    return patches
-
-
-def _named(
-    slide: Any, grid: PatchGrid, some: npt.NDArray[np.int64], out_px: int, slide_id: str, error: Exception
-) -> FeatureError:
-    """The failure with the patch that caused it, found by reading them one by one."""
-    culprit = int(some[0])
-    for index in some:
-        try:
-            _sources.read_patches(slide, grid, np.array([index]), out_px)
-        except (SlideError, OSError, MemoryError) as again:
-            culprit, error = int(index), again
-            break
-    x, y = (int(v) for v in grid.coords[culprit])
-    return FeatureError(
-        f"{slide_id}: patch {culprit} at ({x}, {y}) cannot be read ({error}). Check the file and extract again; the "
-        "patches before it are kept."
+        extra={"effective_mpp_x": given[0], "effective_mpp_y": given[1]}
+        | {name: value for name, value in how.items() if value is not None},
     )
 
 
