@@ -185,7 +185,7 @@ def test_a_slide_that_fails_half_way_shows_what_it_has(tmp_path: Path) -> None:
     with open_slide(path) as slide:
         got = slide.levels[0][:]
         bad = np.zeros(got.shape[:2], bool)
-        bad[:512, 512:1024] = True
+        bad[:256, 512:768] = True
         np.testing.assert_array_equal(got[~bad], whole[~bad])
         assert (got[bad] == 210).all()
         assert len(slide.problems) == 1
@@ -248,21 +248,6 @@ def test_transparent_and_palette_images_lie_on_white(tmp_path: Path) -> None:
     for name in ("palette.png", "palette.tif"):
         with open_slide(tmp_path / name) as slide:
             np.testing.assert_array_equal(slide.read(0, 0, 50, 20), np.asarray(palette.convert("RGB"))[:20])
-
-
-@pytest.mark.parametrize(
-    ("array", "options"),
-    [
-        (np.zeros((64, 64), np.uint16), {}),
-        (np.zeros((4, 64, 64), np.uint8), {"photometric": "minisblack", "metadata": {"axes": "CYX"}}),
-        (np.zeros((3, 64, 64, 3), np.uint8), {"photometric": "rgb", "metadata": {"axes": "ZYXS"}}),
-        (np.zeros((64, 64, 3), np.float32), {"photometric": "rgb"}),
-    ],
-)
-@pytest.mark.parametrize("suffix", ["tif", "ome.tif"])
-def test_channels_stacks_and_deep_pixels_are_refused(tmp_path: Path, array: Any, options: Any, suffix: str) -> None:
-    tifffile.imwrite(tmp_path / f"a.{suffix}", array, **options)
-    refused(tmp_path / f"a.{suffix}", "export it as 8-bit RGB")
 
 
 def test_deep_png_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_mil.errors import SlideClosed, SlideError
 
-from .exact_levels import ExactLevels, exact_pixels
+from .direct_levels import DirectLevels
 from .source import BlocksOfRegions, Pixels, Size, mpp_from_resolution, on_background, plausible_mpp
 
 
@@ -44,24 +44,45 @@ class OpenSlideSource(BlocksOfRegions):
         self.objective_power = _number(self.properties.get("openslide.objective-power"))
         self.bounds = self._bounds()
         self._background = _color(self.properties.get("openslide.background-color"))
-        self._placed = tuple(
-            len(exact_pixels(d, max(size))) == max(size)
-            for d, size in zip(self.level_downsamples, self.level_dimensions, strict=True)
-        )
-        self._exact = ExactLevels(path)
+        self._direct = DirectLevels(path, self.vendor, self.level_dimensions, self.level_downsamples, self.read_region)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """See PixelSource.
 
         OpenSlide shifts the pixels of a level whose downsample is no whole number by part of a pixel and mixes them.
-        Such a level is read directly where it can be (see `ExactLevels`), else shifted by at most half a level-0
+        Such a level is read directly where it can be (see `DirectLevels`), else shifted by at most half a level-0
         pixel.
         """
-        if level and not self._placed[level]:
-            direct = self._exact.level(level, self)
-            if direct is not None and direct.has_tiles(x, y, width, height):
-                return direct.read(x, y, width, height)
+        direct = self._direct.level(level)
+        if direct is not None:
+            return direct.read(x, y, width, height)
         return self.read_region(level, x, y, width, height)
+
+    def block_size(self, level: int) -> Size:
+        """See PixelSource."""
+        direct = self._direct.level(level)
+        return super().block_size(level) if direct is None else direct.tile
+
+    def read_blocks(
+        self, level: int, blocks: Sequence[tuple[int, int]], outs: Sequence[Pixels]
+    ) -> list[SlideError | None]:
+        """See PixelSource."""
+        direct = self._direct.level(level)
+        if direct is not None:
+            return direct.read_blocks(blocks, outs)
+        return super().read_blocks(level, blocks, outs)
+
+    def can_halve(self, level: int) -> bool:
+        """See PixelSource."""
+        direct = self._direct.level(level)
+        return direct is not None and direct.can_halve
+
+    def read_half(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """See PixelSource."""
+        direct = self._direct.level(level)
+        if direct is None:
+            return super().read_half(level, x, y, width, height)
+        return direct.read_half(x, y, width, height)
 
     def read_region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """As `read`, by OpenSlide in any case."""
@@ -79,7 +100,7 @@ class OpenSlideSource(BlocksOfRegions):
         with self._lock:
             self._closed = True
             self._handle = None
-        self._exact.close()
+        self._direct.close()
 
     def _open(self) -> Any:
         import openslide

@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_mil.errors import SlideClosed, SlideError
 
+from .halving import halve
 from .source import Pixels, Size
-from .tile_codecs import Codec, area_half, tile_size
+from .tile_codecs import Codec, tile_size
 from .tile_file import TileFile
 
 Tile = tuple[int, int]
@@ -58,7 +59,7 @@ class TiffLevel:
 
     def has_tiles(self, x: int, y: int, width: int, height: int) -> bool:
         """Whether the file has every tile of a region (a sparse file leaves some out)."""
-        return all(self._span(*tile)[1] for row in _rows(x, y, width, height, self.tile) for tile in row)
+        return all(self._span(*tile)[1] > 0 for row in _rows(x, y, width, height, self.tile) for tile in row)
 
     def read(self, x: int, y: int, width: int, height: int) -> Pixels:
         """(height, width, 3) pixels of a region inside the level. Raises SlideError when a tile cannot be read."""
@@ -86,10 +87,10 @@ class TiffLevel:
         return [self._half(tile, raw) for tile, raw in zip(tiles, self._raws(tiles), strict=True)]
 
     def _span(self, column: int, row: int) -> tuple[int, int]:
-        """Where a tile lies in the file; 0 bytes when it is left out."""
+        """Where a tile lies in the file: offset and bytes; 0 when it is left out, -1 behind the table's end."""
         index = row * self._columns + column
         if index >= len(self._offsets) or index >= len(self._counts):
-            return 0, 0
+            return 0, -1
         return int(self._offsets[index]), int(self._counts[index])
 
     def _shape(self, column: int, row: int) -> tuple[int, int, int]:
@@ -106,7 +107,7 @@ class TiffLevel:
         except OSError as error:  # the drive has gone
             return [error] * len(spans)
         return [
-            raw if len(raw) == count else ValueError(f"the file has {len(raw):,} of its {count:,} bytes")
+            raw if len(raw) == count else ValueError(f"the file ends at {self._file.size:,} bytes")
             for raw, (_, count) in zip(raws, spans, strict=True)
         ]
 
@@ -127,7 +128,7 @@ class TiffLevel:
         except SlideError as error:
             return error
         except Exception as error:  # whatever the file system and the codecs met
-            return self.rescued(tile, out, error)
+            return self._rescued(tile, out, error)
 
     def _rescued(self, tile: Tile, out: Pixels, reason: Exception) -> SlideError | None:
         column, row = tile
@@ -137,8 +138,8 @@ class TiffLevel:
                 return None
             except SlideClosed:
                 raise
-            except SlideError as error:
-                return error
+            except SlideError as failed:
+                return failed
         error = SlideError(
             f"{self._title}: the tile in row {row}, column {column} of its level of {self.size[0]} x {self.size[1]} "
             f"pixels cannot be read ({reason}); the file is probably damaged or cut short: copy it anew from where it "
@@ -148,20 +149,17 @@ class TiffLevel:
         return error
 
     def _half(self, tile: Tile, raw: memoryview | Exception) -> Pixels:
-        """(h / 2, w / 2, 3) pixels of a whole tile."""
+        """Pixels of a tile at half the size, at least what of it lies inside the level."""
         try:
             if not isinstance(raw, Exception) and len(raw):
                 return self._codec.half(raw)
         except Exception as error:  # whatever the codec met
             raw = error
-        whole = np.full((self.tile[1], self.tile[0], 3), 255, np.uint8)
-        height, width, _ = self._shape(*tile)
-        inside = np.empty((height, width, 3), np.uint8)
-        failed = self._filled(tile, raw, inside)
+        whole = np.empty(self._shape(*tile), np.uint8)
+        failed = self._filled(tile, raw, whole)
         if failed is not None:
             raise failed
-        whole[:height, :width] = inside
-        return area_half(whole)
+        return halve(whole)
 
 
 def _rows(x: int, y: int, width: int, height: int, tile: Size) -> Iterator[list[Tile]]:

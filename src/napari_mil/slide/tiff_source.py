@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from napari_mil.errors import SlideError
 
+from .direct_levels import agrees
+from .kinds import refuse_other_kinds
 from .plain_source import PlainSource, check_size, to_rgb
 from .source import (
-    BlocksOfRegions,
     Pixels,
     PixelSource,
     Size,
@@ -22,11 +23,14 @@ from .source import (
     plausible_mpp,
     probe,
 )
-from .tiff_level import TiffLevel, can_read
+from .tiff_level import TiffLevel
+from .tile_codecs import TifffileCodec, can_read, jpeg_codecs
+from .tile_file import TileFile
 
 if TYPE_CHECKING:
     from .openslide_source import OpenSlideSource
 
+_ASSOCIATED = ("label", "macro", "thumbnail", "overview")
 _RESOLUTION = ("XResolution", "YResolution", "ResolutionUnit")
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 
@@ -36,6 +40,7 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
     import tifffile
 
     _hush()
+    tif = None
     try:
         tif = tifffile.TiffFile(path)
         if not tif.series:
@@ -43,6 +48,8 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
         series = max(tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
         levels = list(series.levels)
     except Exception as error:  # tifffile raises whatever its parsing met: struct.error, IndexError, ...
+        if tif is not None:
+            tif.close()
         if openslide_knows_it:
             from .openslide_source import OpenSlideSource
 
@@ -52,22 +59,28 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
             f"anew or export it again."
         ) from error
     try:
+        _check_kind(path, series)  # OpenSlide would show the first page, channel or eight bits of it
+        notes = _notes(path, tif, series)
         if openslide_knows_it and not tif.is_ome:
             slide = _openslide(path)
-            if slide is not None and len(slide.level_dimensions) >= len(levels):
+            size = series.keyframe.imagewidth, series.keyframe.imagelength
+            if slide is not None and len(slide.level_dimensions) >= len(levels) and slide.level_dimensions[0] == size:
                 tif.close()
+                slide.notes = notes
                 return slide
-        _check_kind(path, series)
         if (series.keyframe.is_tiled or len(levels) > 1) and all(_by_segments(level) for level in levels):
-            return TiffSource(path, tif, series)
+            source = TiffSource(path, tif, series)
+            source.notes = notes
+            return source
         page = series.keyframe
         check_size(path, page.imagewidth, page.imagelength)
-        source = PlainSource(path, _whole(path, series), "ome-tiff" if tif.is_ome else "tiff", mpp=_mpp(tif, series))
+        whole = PlainSource(path, _whole(path, series), "ome-tiff" if tif.is_ome else "tiff", mpp=_mpp(tif, series))
+        whole.notes = notes
     except BaseException:
         tif.close()
         raise
     tif.close()
-    return source
+    return whole
 
 
 def _hush() -> None:
@@ -91,7 +104,7 @@ def _openslide(path: Path) -> OpenSlideSource | None:
         return None
 
 
-class TiffSource(BlocksOfRegions):
+class TiffSource:
     """A tiled (or stripped) 8-bit TIFF, its levels in SubIFDs or in a file each. Thread-safe.
 
     Parameters
@@ -104,11 +117,13 @@ class TiffSource(BlocksOfRegions):
     """
 
     name = "tifffile"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, tif: Any, series: Any) -> None:
         self._path = path
         self._tif = tif
-        self._levels = [TiffLevel(level.keyframe, path.name) for level in series.levels]
+        self._files: dict[Path, TileFile] = {}
+        self._levels = [self._level(i, level.keyframe) for i, level in enumerate(series.levels)]
         self.vendor = "ome-tiff" if tif.is_ome else "tiff"
         self.level_dimensions: tuple[Size, ...] = tuple(level.size for level in self._levels)
         self.level_downsamples: tuple[float, ...] = mean_downsamples(self.level_dimensions)
@@ -119,13 +134,31 @@ class TiffSource(BlocksOfRegions):
         self._associated = {
             str(other.name).lower(): other
             for other in tif.series
-            if other is not series and str(other.name).lower() in ("label", "macro", "thumbnail", "overview")
+            if other is not series and str(other.name).lower() in _ASSOCIATED
         }
         self.associated_names: tuple[str, ...] = tuple(self._associated)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """See PixelSource."""
         return self._levels[level].read(x, y, width, height)
+
+    def block_size(self, level: int) -> Size:
+        """See PixelSource."""
+        return self._levels[level].tile
+
+    def read_blocks(
+        self, level: int, blocks: Sequence[tuple[int, int]], outs: Sequence[Pixels]
+    ) -> list[SlideError | None]:
+        """See PixelSource."""
+        return self._levels[level].read_blocks(blocks, outs)
+
+    def can_halve(self, level: int) -> bool:
+        """See PixelSource."""
+        return self._levels[level].can_halve
+
+    def read_half(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """See PixelSource."""
+        return self._levels[level].read_half(x, y, width, height)
 
     def read_associated(self, name: str) -> Pixels:
         """See PixelSource."""
@@ -136,20 +169,49 @@ class TiffSource(BlocksOfRegions):
 
     def close(self) -> None:
         """See PixelSource."""
-        for level in self._levels:
-            level.close()
+        for file in self._files.values():
+            file.close()
         self._tif.close()
+
+    def _level(self, index: int, page: Any) -> TiffLevel:
+        """A page by the quickest way that gives tifffile's pixels."""
+        path = Path(page.parent.filehandle.path)
+        file = self._files.setdefault(path, TileFile(path))
+        known = TiffLevel(page, file, TifffileCodec(page), self._path.name)
+        for codec in jpeg_codecs(page):
+            level = TiffLevel(page, file, codec, self._path.name)
+            if agrees(level, known.read, (file.size, index)):
+                return level
+        return known
 
 
 def _check_kind(path: Path, series: Any) -> None:
     """Refuse what is not one plane of 8-bit grey or colour."""
-    axes, shape = str(series.axes), tuple(series.shape)
-    extra = {a: n for a, n in zip(axes, shape, strict=True) if a not in "YXS" and n > 1}
-    if extra or series.dtype not in (np.uint8, np.bool_) or (len(axes) == 3 and "S" not in axes):
-        raise SlideError(
-            f"{path.name} has pixels of type {series.dtype}, axes {axes} and shape {shape}; expected one plane of "
-            f"8-bit grey or RGB (no channels, no z-stack): export it as 8-bit RGB."
-        )
+    page = series.keyframe
+    sizes = {axis: n for axis, n in zip(str(series.axes).lower(), series.shape, strict=True) if axis not in "yxs"}
+    if page.samplesperpixel > 4 or (page.samplesperpixel == 4 and int(page.photometric) in (0, 1)):
+        sizes["c"] = page.samplesperpixel
+    refuse_other_kinds(path.name, sizes, np.uint8 if series.dtype is None else series.dtype)
+
+
+def _notes(path: Path, tif: Any, shown: Any) -> tuple[str, ...]:
+    """A sentence where the file holds images that are neither shown nor smaller copies of what is."""
+    page = shown.keyframe
+    others = [
+        other.keyframe
+        for other in tif.series
+        if other is not shown and str(other.name).lower() not in _ASSOCIATED and not other.keyframe.is_reduced
+    ]
+    ratio = page.imagewidth / page.imagelength
+    others = [
+        o for o in others if abs(o.imagewidth / o.imagelength / ratio - 1) > 0.02 or o.imagewidth == page.imagewidth
+    ]
+    if not others:
+        return ()
+    return (
+        f"{path.name} holds {len(others) + 1} images; the largest of them ({page.imagewidth} x {page.imagelength} "
+        f"pixels) is shown.",
+    )
 
 
 def _by_segments(level: Any) -> bool:
