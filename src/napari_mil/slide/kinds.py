@@ -45,7 +45,7 @@ def refuse_other_kinds(name: str, sizes: Mapping[str, int], dtype: npt.DTypeLike
             f"channels to 8-bit RGB and export that. Mind that {_STAIN}."
         )
     if more:
-        found = ", ".join(f"{n} along {axis}" for axis, n in more.items())
+        found = ", ".join(f"{n} pages" if axis in "iq" else f"{n} along {axis}" for axis, n in more.items())
         raise SlideError(f"{name} holds several images ({found}); expected one: export the one that you want.")
     kind = np.dtype(dtype)
     if kind not in (np.uint8, np.bool_):

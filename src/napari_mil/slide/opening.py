@@ -9,6 +9,7 @@ from pathlib import Path
 from napari_mil.errors import SlideError
 
 from .cut_short import cut_short
+from .icc import AS_STORED, with_srgb
 from .plain_source import check_size, open_plain
 from .slide import Slide
 from .source import PixelSource, probe
@@ -20,7 +21,9 @@ _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM")
 _KNOWN = "SVS, NDPI, MRXS, SCN, BIF, VMS, SVSLIDE, DICOM, (OME-)TIFF, OME-Zarr, PNG, JPEG, WebP or BMP"
 
 
-def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | None = None) -> Slide:
+def open_slide(
+    path: str | os.PathLike[str], *, mpp: float | Sequence[float] | None = None, srgb: bool = False
+) -> Slide:
     """Open a slide or a plain image.
 
     Parameters
@@ -30,6 +33,8 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | N
         OME-Zarr, or that of a DICOM slide.
     mpp : float or (float, float), optional
         µm per level-0 pixel (x, y) that a person gave; recorded as `mpp_source = "user"`.
+    srgb : bool
+        Convert colours from the file's ICC profile to sRGB; `Slide.color` says by which, or that there is none.
 
     Raises
     ------
@@ -42,7 +47,8 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | Sequence[float] | N
     try:
         check_size(file, *source.level_dimensions[-1])
         probe(source)
-        slide = Slide(file, source, mpp)
+        source, color = with_srgb(source, file) if srgb else (source, AS_STORED)
+        slide = Slide(file, source, mpp, color)
         for sentence in source.notes:
             slide.tiles.note(sentence)
         lost = cut_short(file) if source.vendor in _PLAIN_TIFFS else None  # scanners' own kinds are refused when cut

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,19 @@ class PlainSource(BlocksOfRegions):
         self._pixels = None
 
 
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Let Pillow read the head of an image of any size."""
+    from PIL import Image
+
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def check_size(path: Path, width: int, height: int) -> None:
     """Refuse an image that has no smaller levels and is too large to be held or shown without them."""
     if max(width, height) > GIANT_PX or width * height > _MOST_PIXELS:
@@ -82,12 +96,8 @@ def open_plain(path: Path) -> PlainSource:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _pillow_limit:  # lifted while the size is read; check_size decides before anything is decoded
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(path)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+        with without_pillow_limit():  # while the size is read; check_size decides before anything is decoded
+            image = Image.open(path)
         with image:
             check_size(path, *image.size)
             vendor = (image.format or path.suffix.lstrip(".")).lower()

@@ -17,6 +17,7 @@ from napari_mil.errors import SlideError
 from .blocks import Blocks
 from .cache import tile_cache
 from .chain import plan_chain
+from .icc import AS_STORED
 from .levels import Level, refuse_giant
 from .source import Pixels, PixelSource, Size, checked_mpp
 from .tiles import Tiles
@@ -43,9 +44,13 @@ class Slide:
         The back end that reads it.
     mpp : float or (float, float), optional
         µm per level-0 pixel (x, y) that a person gave; it wins over the file's.
+    color : str
+        How the source's colours came to be, in words.
 
     Attributes
     ----------
+    color : str
+        "as stored", or "sRGB …" and by which profile.
     level_dimensions : tuple of (int, int)
         Width and height of each native level.
     level_downsamples : tuple of float
@@ -62,8 +67,15 @@ class Slide:
         x, y, width, height of the part that was scanned, level-0 pixels.
     """
 
-    def __init__(self, path: Path, source: PixelSource, mpp: float | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: PixelSource,
+        mpp: float | Sequence[float] | None = None,
+        color: str = AS_STORED,
+    ) -> None:
         self.path = path
+        self.color = color
         self.source = source
         self._blocks = Blocks(source, tile_cache(), FileWatch(path))
         chain = plan_chain(source.level_dimensions, source.level_downsamples)
