@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from napari_mil.errors import SlideError
 
+from .direct_levels import agrees
 from .kinds import refuse_other_kinds
 from .plain_source import PlainSource, check_size, to_rgb
 from .source import (
-    BlocksOfRegions,
     Pixels,
     PixelSource,
     Size,
@@ -23,7 +23,9 @@ from .source import (
     plausible_mpp,
     probe,
 )
-from .tiff_level import TiffLevel, can_read
+from .tiff_level import TiffLevel
+from .tile_codecs import TifffileCodec, can_read, jpeg_codecs
+from .tile_file import TileFile
 
 if TYPE_CHECKING:
     from .openslide_source import OpenSlideSource
@@ -38,6 +40,7 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
     import tifffile
 
     _hush()
+    tif = None
     try:
         tif = tifffile.TiffFile(path)
         if not tif.series:
@@ -45,6 +48,8 @@ def open_tiff(path: Path, *, openslide_knows_it: bool) -> PixelSource:
         series = max(tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
         levels = list(series.levels)
     except Exception as error:  # tifffile raises whatever its parsing met: struct.error, IndexError, ...
+        if tif is not None:
+            tif.close()
         if openslide_knows_it:
             from .openslide_source import OpenSlideSource
 
@@ -99,7 +104,7 @@ def _openslide(path: Path) -> OpenSlideSource | None:
         return None
 
 
-class TiffSource(BlocksOfRegions):
+class TiffSource:
     """A tiled (or stripped) 8-bit TIFF, its levels in SubIFDs or in a file each. Thread-safe.
 
     Parameters
@@ -112,11 +117,13 @@ class TiffSource(BlocksOfRegions):
     """
 
     name = "tifffile"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, tif: Any, series: Any) -> None:
         self._path = path
         self._tif = tif
-        self._levels = [TiffLevel(level.keyframe, path.name) for level in series.levels]
+        self._files: dict[Path, TileFile] = {}
+        self._levels = [self._level(i, level.keyframe) for i, level in enumerate(series.levels)]
         self.vendor = "ome-tiff" if tif.is_ome else "tiff"
         self.level_dimensions: tuple[Size, ...] = tuple(level.size for level in self._levels)
         self.level_downsamples: tuple[float, ...] = mean_downsamples(self.level_dimensions)
@@ -135,6 +142,24 @@ class TiffSource(BlocksOfRegions):
         """See PixelSource."""
         return self._levels[level].read(x, y, width, height)
 
+    def block_size(self, level: int) -> Size:
+        """See PixelSource."""
+        return self._levels[level].tile
+
+    def read_blocks(
+        self, level: int, blocks: Sequence[tuple[int, int]], outs: Sequence[Pixels]
+    ) -> list[SlideError | None]:
+        """See PixelSource."""
+        return self._levels[level].read_blocks(blocks, outs)
+
+    def can_halve(self, level: int) -> bool:
+        """See PixelSource."""
+        return self._levels[level].can_halve
+
+    def read_half(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """See PixelSource."""
+        return self._levels[level].read_half(x, y, width, height)
+
     def read_associated(self, name: str) -> Pixels:
         """See PixelSource."""
         try:
@@ -144,9 +169,20 @@ class TiffSource(BlocksOfRegions):
 
     def close(self) -> None:
         """See PixelSource."""
-        for level in self._levels:
-            level.close()
+        for file in self._files.values():
+            file.close()
         self._tif.close()
+
+    def _level(self, index: int, page: Any) -> TiffLevel:
+        """A page by the quickest way that gives tifffile's pixels."""
+        path = Path(page.parent.filehandle.path)
+        file = self._files.setdefault(path, TileFile(path))
+        known = TiffLevel(page, file, TifffileCodec(page), self._path.name)
+        for codec in jpeg_codecs(page):
+            level = TiffLevel(page, file, codec, self._path.name)
+            if agrees(level, known.read, (file.size, index)):
+                return level
+        return known
 
 
 def _check_kind(path: Path, series: Any) -> None:
