@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from napari_mil.errors import FeatureError
 
+from .published import PUBLISHED, PublishedEncoder
+
 ENTRY_POINT_GROUP = "napari_mil.encoders"
 
 Pixels = npt.NDArray[np.uint8]  # (B, h, w, 3)
@@ -66,7 +68,19 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """An encoder to choose, without loading it; ``dim`` is None when only loading would tell."""
+    """An encoder to choose, without loading it; ``dim`` is None when only loading would tell.
+
+    Attributes
+    ----------
+    licence, url : str
+        Of its weights, and where it is described; the url is empty where there is nothing more to read.
+    terms : str
+        What must be accepted before its weights are downloaded; empty where nothing must, or it was.
+    missing : str
+        Packages that it needs and that are not installed; empty where nothing is missing.
+    target_mpp, patch_px : float or None, int or None
+        µm per pixel and side of the patches it was made for; None: it takes others as well.
+    """
 
     name: str
     dim: int | None
@@ -75,6 +89,22 @@ class EncoderInfo:
     licence: str
     download_mb: float = 0.0
     source: str = "napari-mil"
+    url: str = ""
+    terms: str = ""
+    missing: str = ""
+    target_mpp: float | None = None
+    patch_px: int | None = None
+
+    def scale_note(self, target_mpp: float, patch_px: int) -> str:
+        """What to know when patches are cut otherwise than the encoder was made for; empty when they fit it."""
+        if self.target_mpp is None or self.patch_px is None:
+            return ""
+        if abs(target_mpp / self.target_mpp - 1) < 0.03 and patch_px == self.patch_px:
+            return ""
+        return (
+            f"{self.name} was made for patches of {self.patch_px} px at {self.target_mpp:g} µm/px. Here they are "
+            f"{patch_px} px at {target_mpp:g} µm/px: its features may be worse, and are not those that others publish."
+        )
 
 
 class EncoderFactory(Protocol):
@@ -102,10 +132,20 @@ def _resnet(name: str) -> EncoderFactory:
     return make
 
 
+def _published(about: PublishedEncoder) -> EncoderFactory:
+    def make(*, weights: Path | str | None, device: str, revision: str | None, progress: Progress | None) -> Encoder:
+        from .published_encoder import published_encoder
+
+        return published_encoder(about, weights=weights, device=device, revision=revision, progress=progress)
+
+    return make
+
+
 _FACTORIES: dict[str, EncoderFactory] = {
     "resnet50": _resnet("resnet50"),
     "resnet18": _resnet("resnet18"),
     "texture": _texture,
+    **{name: _published(about) for name, about in PUBLISHED.items()},
 }
 
 
@@ -129,7 +169,8 @@ def get_encoder(
     name : str or Path
         A name of `list_encoders`, or the path of a ``torch.export`` program ``*.pt2`` with its JSON beside.
     weights : Path or str, optional
-        A local weights file instead of the download; for the ResNets also "random", which only a test should want.
+        A local weights file instead of the download; where there are weights also "random", which only a test should
+        want.
     device : str
         "cpu", "cuda", "cuda:1", "mps".
     revision : str, optional
@@ -140,7 +181,8 @@ def get_encoder(
     Raises
     ------
     FeatureError
-        Unknown name, weights that are absent, damaged or of another network, a device that is not there.
+        Unknown name, a licence that was not accepted, weights that are absent, damaged or of another network, a device
+        that is not there.
     """
     if str(name).lower().endswith(".pt2"):
         from .program import ProgramEncoder
@@ -179,10 +221,33 @@ def list_encoders() -> list[EncoderInfo]:
                 download_mb=source.megabytes if source else 0.0,
             )
         )
+    infos += [_published_info(about) for about in PUBLISHED.values()]
     for name, point in _entry_points().items():
         package = _package(point)
         infos.append(EncoderInfo(name, None, False, f"Added by {package}.", f"see {package}", source=package))
     return infos
+
+
+def _published_info(about: PublishedEncoder) -> EncoderInfo:
+    from .hub import cached_file
+    from .licences import is_accepted
+    from .published_encoder import missing_packages
+
+    there = cached_file(about) is not None
+    return EncoderInfo(
+        name=about.name,
+        dim=about.dim,
+        needs_download=not there,
+        note=about.note,
+        licence=about.licence.name,
+        download_mb=about.megabytes,
+        source=about.repo,
+        url=about.url,
+        terms="" if there or is_accepted(about) else about.terms,
+        missing=" and ".join(missing_packages()),
+        target_mpp=about.mpp,
+        patch_px=about.patch_px,
+    )
 
 
 def _package(point: metadata.EntryPoint) -> str:

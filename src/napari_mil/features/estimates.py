@@ -7,12 +7,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .published import PUBLISHED
 from .weights import cache_folder
 
 # patches/s end to end before anything was measured here: one core of a recent laptop, one mid-range GPU
 _TYPICAL = {"texture": 150.0, "resnet18": 40.0, "resnet50": 13.0}
 _TYPICAL_OTHER = 10.0
 _GPU_FACTOR = 20.0
+_TYPICAL_GMAC = {"cpu": 45.0, "gpu": 2000.0}  # of vision transformers, 10⁹ multiplications a second
 _FEWEST = 64  # patches below which a speed says more about the start than about the work
 
 
@@ -59,6 +61,8 @@ def remember_speed(encoder_name: str, device: str, patches_per_second: float, n_
 
 
 def _typical(encoder_name: str, device: str) -> float:
+    if encoder_name in PUBLISHED:
+        return _TYPICAL_GMAC["cpu" if device == "cpu" else "gpu"] / PUBLISHED[encoder_name].gmac
     speed = _TYPICAL.get(encoder_name, _TYPICAL_OTHER)
     return speed * _GPU_FACTOR if device != "cpu" and encoder_name != "texture" else speed
 

@@ -6,20 +6,17 @@ rank-induction paper uses, too.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from .encoder import Progress
-from .state_dicts import check_fits, read_state
+from .state_dicts import RANDOM, RANDOM_NOTE, check_fits, read_state, with_random_weights
 from .torch_encoder import IMAGENET_MEAN, IMAGENET_STD, TorchEncoder
 from .torch_network import fold_batch_norm, torch_device
 from .weights import cached_weights, file_sha256, weights_of
 
-RANDOM = "random"
 _STAGES = {"resnet50": ("layer1", "layer2", "layer3"), "resnet18": ("layer1", "layer2", "layer3", "layer4")}
 _DIMS = {"resnet50": 1024, "resnet18": 512}
-_RANDOM_NOTE = "RANDOM WEIGHTS: this network has learnt nothing. For tests only, never for results."
 
 
 def resnet_encoder(
@@ -40,8 +37,10 @@ def resnet_encoder(
     """
     import torch
 
+    architecture = name
     if weights == RANDOM:
-        network, revision, sha256, note = _random(name)
+        network, sha256 = with_random_weights(lambda: _network(architecture))
+        revision, note = RANDOM, RANDOM_NOTE
         name = f"{name}-{RANDOM}"
     else:
         published = weights_of(name)
@@ -54,7 +53,6 @@ def resnet_encoder(
         sha256 = file_sha256(path)
         if published is not None and sha256.startswith(published.sha256_prefix):
             revision = "IMAGENET1K_V1"  # the same file, wherever it lies, makes the same features
-    architecture = name.removesuffix(f"-{RANDOM}")
     return TorchEncoder(
         fold_batch_norm(network.eval()).to(torch_device(device), memory_format=torch.channels_last),
         name=name,
@@ -83,20 +81,6 @@ def _network(name: str) -> Any:
     layers.add_module("pool", torch.nn.AdaptiveAvgPool2d(1))
     layers.add_module("flatten", torch.nn.Flatten())
     return layers.requires_grad_(False)
-
-
-def _random(name: str) -> tuple[Any, str, str, str]:
-    """Weights drawn from seed 0, the same every time; the caller's generator is left as it was."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _network(name)
-    digest = hashlib.sha256()
-    for key, value in sorted(network.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    return network, RANDOM, digest.hexdigest(), _RANDOM_NOTE
 
 
 def _load(network: Any, path: Path, name: str) -> None:

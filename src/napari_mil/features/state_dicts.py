@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from napari_mil.errors import FeatureError
+
+RANDOM = "random"
+RANDOM_NOTE = "RANDOM WEIGHTS: this network has learnt nothing. For tests only, never for results."
 
 _DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile)
 
@@ -70,3 +74,20 @@ def check_fits(state: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, 
                 f"{path} does not fit {name}: {key} has shape {tuple(state[key].shape)}, expected "
                 f"{tuple(value.shape)}. Choose the file of {name}."
             )
+
+
+def with_random_weights(make: Callable[[], Any]) -> tuple[Any, str]:
+    """The module that `make` builds, its weights drawn from seed 0, and their checksum.
+
+    They are the same every time; the caller's generator is left as it was.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = make()
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return network, digest.hexdigest()
