@@ -19,7 +19,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mil.slide.source import BlocksOfRegions
+
 BEAT_MS = 5
 FRAME_MS = 16
 
 
 class Delayed:
-    """A source of pixels, each read of which takes longer."""
+    """A source of pixels, each read of which takes longer; blocks side by side are one read, as in a file."""
 
     def __init__(self, source: Any, delay_s: float) -> None:
         self._source, self._delay_s = source, delay_s
@@ -45,8 +47,14 @@ class Delayed:
         pixels: npt.NDArray[np.uint8] = self._source.read(level, x, y, width, height)
         return pixels
 
+    def read_blocks(self, level: int, blocks: Sequence[tuple[int, int]], outs: Sequence[Any]) -> list[Any]:
+        there = set(blocks)
+        time.sleep(self._delay_s * sum((column - 1, row) not in there for column, row in blocks))
+        found: list[Any] = self._source.read_blocks(level, blocks, outs)
+        return found
 
-class Made:
+
+class Made(BlocksOfRegions):
     """60,000 × 60,000 pixels of a repeated texture, with native levels 1, 4 and 16 as scanners write them."""
 
     name = vendor = "made"

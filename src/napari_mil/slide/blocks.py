@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 FAILED_GREY = 210
 """Colour of what cannot be read."""
 
-BATCH_BYTES = 8 * 1024**2
-"""Blocks of so much together are claimed and read at a time; what a thread claims cannot be used for others."""
+BATCH_BYTES = 16 * 1024**2
+"""Blocks of so much together are claimed and read at a time, less in a small cache: others can't use their places."""
 
 Place = tuple[int, int]
 """Column and row of a block."""
@@ -105,7 +105,7 @@ class Blocks:
         """`put` the pixels of each block, a batch at a time; grey for one that cannot be read."""
         errors: list[SlideError] = []
         width, height = self._sizes[level]
-        step = max(1, BATCH_BYTES // (width * height * 3))
+        step = max(1, min(BATCH_BYTES, self._cache.limit_bytes // 16) // (width * height * 3))
         for start in range(0, len(places), step):
             errors += self._batch(level, places[start : start + step], put)
         return errors

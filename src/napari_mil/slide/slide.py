@@ -213,9 +213,9 @@ class Slide:
         threads : int, optional
             Size of the pool that reads behind.
         """
-        from .view import SlideView
+        from .view import THREADS, SlideView
 
-        return SlideView(self.tiles, self.path.name, on_tile, threads=threads)
+        return SlideView(self.tiles, self.path.name, on_tile, threads=threads or THREADS)
 
     def thumbnail(self, max_px: int = 512) -> Pixels:
         """The whole slide, (h, w, 3), its longer side `max_px` (or the slide's own, if that is less)."""

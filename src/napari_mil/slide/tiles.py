@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -107,8 +106,8 @@ class Tiles:
             def put(id: TileId, pixels: Pixels) -> None:
                 self._copy(id, pixels, box, out)
 
-            for row in by_rows(box.tiles(level)):
-                self._fill_halved(row, put)
+            for run in runs(box.tiles(level)):
+                self._fill_halved(run, put)
         return out
 
     def run_box(self, ids: Sequence[TileId]) -> Box:
@@ -191,6 +190,7 @@ class Tiles:
         new = set(mine)
         failure: SlideError = SlideError("The reading was interrupted.")
         try:
+            self._read_under([id for id, block in zip(ids, blocks, strict=True) if block in new])
             for id, block in zip(ids, blocks, strict=True):
                 if block in new:
                     self._halve(id, block.pixels)
@@ -212,6 +212,18 @@ class Tiles:
             if self.closed:  # meanwhile, and what was there then was dropped
                 self._blocks.close()
 
+    def _read_under(self, ids: Sequence[TileId]) -> None:
+        """Read the native blocks under halved tiles of one row in few batches; one by one they would be more."""
+        if len(ids) < 2 or (native := self.chain[ids[0].level - 1].native) is None:
+            return
+        for run in runs(ids):
+            box = self.run_box(run)
+            width, height = self.chain[ids[0].level - 1].size
+            right, bottom = min(2 * box.right, width), min(2 * box.bottom, height)
+            finer = (right - 2 * box.left) * (bottom - 2 * box.top) * 3
+            if finer <= self._cache.limit_bytes // 16:  # else they would be gone before they are halved
+                self._blocks.load(native, 2 * box.left, 2 * box.top, right - 2 * box.left, bottom - 2 * box.top)
+
     def _halve(self, id: TileId, out: Pixels) -> None:
         """Pixels of a tile from the next finer level."""
         own = self.box(id)
@@ -230,6 +242,12 @@ class Tiles:
         self._fill_halved(finer.tiles(id.level - 1), put)
 
 
-def by_rows(ids: Iterable[TileId]) -> list[list[TileId]]:
-    """Tiles of each row together."""
-    return [list(row) for _, row in itertools.groupby(ids, key=lambda id: id.row)]
+def runs(ids: Iterable[TileId]) -> list[list[TileId]]:
+    """Tiles that lie side by side together; given row by row."""
+    found: list[list[TileId]] = []
+    for id in ids:
+        if found and (id.row, id.column) == (found[-1][-1].row, found[-1][-1].column + 1):
+            found[-1].append(id)
+        else:
+            found.append([id])
+    return found

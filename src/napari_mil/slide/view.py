@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +24,12 @@ from napari_mil.errors import SlideError
 
 from .cache import new_token
 from .chain import TILE_PX
-from .dask_levels import LevelArray, dask_level
 from .levels import Level
 from .source import Pixels
-from .tiles import Box, TileId, Tiles
+from .tiles import Box, TileId, Tiles, runs
+
+if TYPE_CHECKING:
+    from .dask_levels import LevelArray
 
 Index = npt.NDArray[np.intp]
 
@@ -37,13 +38,11 @@ log = logging.getLogger(__name__)
 STALE_SECONDS = 0.3
 """A tile asked for so long before the latest question is no longer in sight, and is not read."""
 
+THREADS = 8
+"""Threads that read behind: more than a processor may have, since on a network share they mostly wait."""
+
 _MOST_WAITING = 1024
 _MOST_TOGETHER = 4  # tiles that one thread reads together
-
-
-def default_threads() -> int:
-    """Threads that read behind: enough to wait for a slow share side by side, whatever the processor."""
-    return min(8, max(4, os.cpu_count() or 4))
 
 
 class SlideView:
@@ -58,19 +57,17 @@ class SlideView:
     on_tile : callable, optional
         Called without arguments from a pool thread after a tile has arrived that was answered from a coarser level.
         What it raises is logged.
-    threads : int, optional
+    threads : int
         Size of the pool.
 
     Attributes
     ----------
     array_likes : tuple of Level
         The levels, (h, w, 3) uint8: what the window is given.
-    levels : list of LevelArray
-        The same as dask arrays.
     """
 
     def __init__(
-        self, tiles: Tiles, title: str, on_tile: Callable[[], None] | None = None, *, threads: int | None = None
+        self, tiles: Tiles, title: str, on_tile: Callable[[], None] | None = None, *, threads: int = THREADS
     ) -> None:
         self._tiles = tiles
         self._on_tile = on_tile
@@ -85,16 +82,20 @@ class SlideView:
         self._latest = 0.0
         self._seen: tuple[int, Box] | None = None
         self._closed = False
-        self._threads = threads or default_threads()
-        token = new_token()
+        self._threads = threads
+        self._token = new_token()
         self.array_likes: tuple[Level, ...] = tuple(
             Level(level.size, i, self._answer, title) for i, level in enumerate(tiles.chain)
         )
-        self.levels: list[LevelArray] = [
-            dask_level(level, f"view-{token}-level-{i}") for i, level in enumerate(self.array_likes)
-        ]
         for i in range(self._threads):
-            threading.Thread(target=self._work, name=f"slide-view-{token}-{i}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"slide-view-{self._token}-{i}", daemon=True).start()
+
+    @property
+    def levels(self) -> list[LevelArray]:
+        """The same as dask arrays, for those who compute; the window's slicing is several times faster without."""
+        from .dask_levels import dask_level
+
+        return [dask_level(level, f"view-{self._token}-level-{i}") for i, level in enumerate(self.array_likes)]
 
     @property
     def pending(self) -> int:
@@ -307,17 +308,6 @@ class SlideView:
 def repeated(pixels: Pixels, rows: Index, columns: Index) -> Pixels:
     """(h, w, 3): the pixel of each row and column; the columns first, there are fewer of the coarser rows."""
     return pixels.take(columns, axis=1).take(rows, axis=0)
-
-
-def runs(ids: list[TileId]) -> list[list[TileId]]:
-    """Tiles that lie side by side together; sorted before."""
-    found: list[list[TileId]] = []
-    for id in ids:
-        if found and (id.row, id.column) == (found[-1][-1].row, found[-1][-1].column + 1):
-            found[-1].append(id)
-        else:
-            found.append([id])
-    return found
 
 
 def _ends(part: slice) -> tuple[int, int]:

@@ -166,6 +166,11 @@ class SlideLayers:
         return [self.overview, self.image, *self.associated]
 
     @property
+    def settled(self) -> bool:
+        """Whether every tile that the window asked for is there and drawn."""
+        return self._view.settled and not self._view.outdated
+
+    @property
     def mpp_known(self) -> bool:
         """Whether the slide says, or was told, how many µm a pixel is; until then everything is in pixels."""
         return self.slide.mpp is not None
