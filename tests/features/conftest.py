@@ -25,6 +25,7 @@ class FakeSlide(BlocksOfRegions):
         self.dimensions = size
         self.mpp: tuple[float, float] | None = (0.5, 0.5)
         self.mpp_source: str | None = "file"
+        self.color = "as stored"
         self.level_dimensions = (size,)
         self.level_downsamples = (1.0,)
         self.source = self

@@ -26,6 +26,7 @@ def new(
     name: Annotated[str | None, typer.Option(help="Its name; the folder's, if none is given.")] = None,
     encoder: Annotated[str, typer.Option(help="texture, resnet50, resnet18, a .pt2 file, …")] = "texture",
     lesions: Annotated[Path | None, typer.Option(help="A folder of outlines, matched to slides by name.")] = None,
+    srgb: Annotated[bool, typer.Option("--srgb", help="Convert colours by each file's ICC profile to sRGB.")] = False,
     split: Annotated[bool, typer.Option(help="Give labelled slides their roles (by patient, stratified).")] = False,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     as_json: Json = False,
@@ -36,7 +37,7 @@ def new(
     encoder = checked_encoder(encoder)
     if lesions is not None and not lesions.is_dir():
         raise MilError(f"--lesions {lesions}: no such folder; expected one with annotation files")
-    made = Project.create(folder, slides, name=name, encoder=encoder)
+    made = Project.create(folder, slides, name=name, encoder=encoder, color="srgb" if srgb else "as stored")
     facts: dict[str, Any] = {"project": made.folder, "slides": len(made.slide_ids)}
     if lesions is not None:
         from napari_mil.lesion import import_folder

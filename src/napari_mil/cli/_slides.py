@@ -44,6 +44,9 @@ def info(slides: Slides, as_json: Json = False) -> None:
 
 
 def _describe(slide: Slide) -> dict[str, Any]:
+    from napari_mil.slide.icc import profile_title
+
+    slide.thumbnail(512)  # what the pixels tell stands among the problems
     return {
         "path": slide.path,
         "vendor": slide.vendor,
@@ -51,6 +54,7 @@ def _describe(slide: Slide) -> dict[str, Any]:
         "mpp": slide.mpp,
         "mpp_source": slide.mpp_source,
         "objective_power": slide.objective_power,
+        "color_profile": profile_title(slide.path),
         "level_dimensions": [f"{width} × {height}" for width, height in slide.level_dimensions],
         "level_downsamples": list(slide.level_downsamples),
         "associated": list(slide.associated),
@@ -67,6 +71,7 @@ def tissue(
     method: Annotated[str, typer.Option(help="multi_otsu, otsu or manual.")] = "multi_otsu",
     threshold: Annotated[float | None, typer.Option(help="Grey 0-255 for the manual method.")] = None,
     mpp: Annotated[float | None, typer.Option(help="µm per pixel of a slide that does not say it.")] = None,
+    srgb: Annotated[bool, typer.Option("--srgb", help="Convert colours by the file's ICC profile to sRGB.")] = False,
     as_json: Json = False,
 ) -> None:
     """Find tissue, and count the patches on it."""
@@ -79,7 +84,7 @@ def tissue(
     except ValidationError as error:
         found = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise MilError(f"--method {method}: {found}") from error
-    with warnings_as_lines(), open_slide(slide_file, mpp=mpp) as slide:
+    with warnings_as_lines(), open_slide(slide_file, mpp=mpp, srgb=srgb) as slide:
         mask = tissue_mask(slide, config)
         share = float(mask.array.mean())
         width, height = slide.dimensions
@@ -121,6 +126,14 @@ def extract(
     target_mpp: Annotated[float | None, typer.Option(help="µm per pixel of the patches (for slide files).")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a patch in pixels (for slide files).")] = None,
     mpp: Annotated[float | None, typer.Option(help="µm per pixel of slides that do not say it.")] = None,
+    srgb: Annotated[
+        bool | None,
+        typer.Option(
+            "--srgb/--as-stored",
+            help="Colours: converted by each file's ICC profile to sRGB, or as stored. A project remembers it.",
+            show_default=False,
+        ),
+    ] = None,
     slide_id: Annotated[list[str] | None, typer.Option("--slide", help="Only this slide of the project.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try again slides that failed before.")] = False,
     device: Device = "auto",
@@ -136,6 +149,8 @@ def extract(
             raise MilError(f"{' and '.join(given)}: for slide files only; a project keeps its own in project.json")
         if encoder is not None or weights is not None:
             _choose_encoder(what[0], encoder, weights)
+        if srgb is not None:
+            _choose_color(what[0], srgb)
         if mpp is not None:
             _tell_mpp(what[0], mpp)
             retry_failed = True  # they may have failed for want of it
@@ -147,6 +162,7 @@ def extract(
             out=str(out or Path("features")),
             tile=tiling,
             slide_mpp=mpp,
+            srgb=bool(srgb),
             encoder=encoder or "texture",
             weights=None if weights is None else str(weights),
             device=device,
@@ -183,6 +199,15 @@ def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> 
     project.config.encoder_weights = None if weights is None else str(weights.absolute())
     project.save()
     say(f"Note: the project uses the encoder {project.config.encoder} from now on.")
+
+
+def _choose_color(folder: Path, srgb: bool) -> None:
+    """Make it the project's own: features of two colour treatments are never mixed."""
+    project = open_project(folder)
+    project.config.color = "srgb" if srgb else "as stored"
+    project.save()
+    how = "in sRGB, by each file's ICC profile" if srgb else "as they are stored"
+    say(f"Note: the project takes the slides' colours {how} from now on.")
 
 
 def _tell_mpp(folder: Path, mpp: float) -> None:
@@ -257,7 +282,7 @@ def slide_files(paths: list[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in paths:
-        found += find_slides(path) if path.is_dir() and path.suffix.lower() != ".zarr" else [path]
+        found += find_slides(path) if path.is_dir() else [path]
     if not found:
         raise MilError(f"{', '.join(map(str, paths))}: no slides found; expected slide files or a folder of them")
     return found

@@ -192,6 +192,7 @@ def _header(
     given = tuple(um / out_px for um in grid.patch_um)
     mean = float(np.sqrt(given[0] * given[1]))
     nominal = target_mpp is not None and abs(mean / target_mpp - 1) < 0.03
+    color = "" if slide.color == "as stored" else slide.color
     how = {name: getattr(encoder, name, None) for name in ("backend", "precision_cosine")}
     return FeatureHeader(
         encoder=encoder.name,
@@ -201,12 +202,13 @@ def _header(
         level0_size=slide.dimensions,
         encoder_revision=encoder.revision,
         weights_sha256=encoder.weights_sha256,
-        transform=f"{plan.resampling} to {out_px} px; {encoder.transform}",
+        transform=f"{'sRGB; ' if color else ''}{plan.resampling} to {out_px} px; {encoder.transform}",
         precision=encoder.precision,
         mpp_source=slide.mpp_source or "user",
         read_level=plan.level,
         level0_magnification=slide.objective_power,
         tissue=tissue,
+        color=color,
         extra={"effective_mpp_x": given[0], "effective_mpp_y": given[1]}
         | {name: value for name, value in how.items() if value is not None},
     )

@@ -47,6 +47,8 @@ class FeatureHeader:
         A label for people, such as 40.
     tissue : mapping, optional
         JSON-able settings of tissue and tiling.
+    color : str
+        How the slide's colours were converted before the encoder saw them; empty: as they are stored.
     extra : mapping
         Further file attributes (strings and numbers).
     """
@@ -64,6 +66,7 @@ class FeatureHeader:
     read_level: int = 0
     level0_magnification: float | None = None
     tissue: Mapping[str, Any] | None = None
+    color: str = ""
     extra: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def file_attrs(self, grid: PatchGrid) -> dict[str, Any]:
@@ -82,6 +85,7 @@ class FeatureHeader:
             "precision": self.precision,
             "tissue": json.dumps(dict(self.tissue) if self.tissue else {}, sort_keys=True),
             "software": json.dumps(software(), sort_keys=True),
+            **({"color": self.color} if self.color else {}),
             **self.extra,
         }
 
@@ -99,6 +103,11 @@ class FeatureHeader:
             "level0_width": int(self.level0_size[0]),
             "level0_height": int(self.level0_size[1]),
         }
+
+
+def color_of(attrs: Mapping[str, Any]) -> str:
+    """ "srgb" or "as stored", from the attributes of a feature file."""
+    return "srgb" if attrs.get("color") else "as stored"
 
 
 def slide_id_of(path: Path) -> str:
@@ -133,6 +142,8 @@ def same_rows(file: Any, header: FeatureHeader, grid: PatchGrid, dim: int, dtype
         if features.shape != (len(grid), dim) or (dtype is not None and features.dtype != dtype):
             return False
         if any(file.attrs[key] != wanted[key] for key in (*_IDENTITY, "mpp_x", "mpp_y")):
+            return False
+        if file.attrs.get("color", "") != header.color:
             return False
         same = ("patch_size", "patch_size_level0_xy", "stride_level0_xy")
         if not all(np.array_equal(coords.attrs[key], geometry[key]) for key in same):

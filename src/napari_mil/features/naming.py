@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 
-def feature_set_name(encoder: Any, tile_config: Any, tissue_config: Any = None, *, weights: str | None = None) -> str:
+def feature_set_name(
+    encoder: Any, tile_config: Any, tissue_config: Any = None, *, weights: str | None = None, color: str = "as stored"
+) -> str:
     """``"<encoder>-<8 hex digits>"``, the same for the same choices on every machine.
 
     Parameters
@@ -20,9 +22,13 @@ def feature_set_name(encoder: Any, tile_config: Any, tissue_config: Any = None, 
     tile_config, tissue_config : pydantic model, mapping, JSON string or None
     weights : str, optional
         A choice of weights that tells two sets of one encoder apart.
+    color : str
+        "as stored", which no name tells, or "srgb".
     """
     name = _encoder_name(encoder)
     choices = {"encoder": name, "tile": _as_json(tile_config), "tissue": _as_json(tissue_config), "weights": weights}
+    if color != "as stored":
+        choices["color"] = color
     digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_.]+', '_', name).strip('._') or 'encoder'}-{digest}"
 

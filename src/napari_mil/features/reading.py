@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_mil.errors import FeatureError
 from napari_mil.geometry import PatchGrid
 
-from .layout import FORMAT_VERSION, FeatureHeader, part_path, plain, same_rows, sentences, slide_id_of
+from .layout import FORMAT_VERSION, FeatureHeader, color_of, part_path, plain, same_rows, sentences, slide_id_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +77,7 @@ class Features:
             "encoder_revision": str(self.attrs.get("encoder_revision", "")),
             "weights_sha256": self.weights_sha256,
             "transform": str(self.attrs.get("transform", "")),
+            "color": color_of(self.attrs),
             "target_mpp": self.target_mpp,
             "patch_px": self.patch_px,
             "dim": self.dim,

@@ -97,15 +97,15 @@ def _of_file(spec: ExtractJob, path: Path, encoder: Encoder) -> Generator[Extrac
 
     assert spec.out is not None
     config = TileConfig(**spec.tile)
-    with open_slide(path) as slide:
+    with open_slide(path, srgb=spec.srgb) as slide:
         if slide.mpp is None and spec.slide_mpp is not None:
             slide.set_mpp(spec.slide_mpp)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             mask = tissue_mask(slide)
             grid = tile(slide, config, mask)
-        for warning in caught:
-            yield ExtractReport(path.stem, 0, len(grid), 0.0, None, str(warning.message))
+        for sentence in dict.fromkeys([*(str(warning.message) for warning in caught), *slide.problems]):
+            yield ExtractReport(path.stem, 0, len(grid), 0.0, None, sentence)
         tissue = {"tissue": mask.to_dict(), "tile": config.model_dump(mode="json")}
         out = Path(spec.out) / f"{path.stem}.h5"
         px, um = config.patch_px, config.target_mpp

@@ -39,7 +39,8 @@ class ExtractJob(_Spec):
     """Tissue → grid → features, for slides of a project (all: ``slide_ids=None``) or for single slide files.
 
     With `project` its settings are used. Without, `slides` are paths, `out` is the folder of the feature files,
-    `tile` the fields of a ``TileConfig``, and `slide_mpp` the µm per pixel of slides that do not say it.
+    `tile` the fields of a ``TileConfig``, `slide_mpp` the µm per pixel of slides that do not say it, and `srgb` whether
+    their colours are converted by their ICC profiles.
     """
 
     path_fields: ClassVar[tuple[str, ...]] = ("project", "out", "slides", "weights")
@@ -52,6 +53,7 @@ class ExtractJob(_Spec):
     out: AbsolutePath | None = None
     tile: dict[str, Any] = Field(default_factory=dict)
     slide_mpp: float | None = None
+    srgb: bool = False
     device: str = "auto"
     retry_failed: bool = False
 

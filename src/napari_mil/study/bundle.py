@@ -48,7 +48,7 @@ class Bundle:
     name : str
     run : Run
     features : dict
-        Encoder, weights_sha256, target_mpp, patch_px, dim that it was trained on.
+        Encoder, weights_sha256, target_mpp, patch_px, dim, color that it was trained on.
     encoder : str
         Name, or the path of a program (*.pt2) in the bundle.
     encoder_weights : Path or None
@@ -106,7 +106,7 @@ class Bundle:
         return int(self.features.get("patch_px") or self.tile.patch_px)
 
     def check_features(self, features: Features) -> None:
-        """Refuse features of another encoder or scale (FeatureError)."""
+        """Refuse features of another encoder, scale or colours (FeatureError)."""
         refuse_other_features(self.features, features.provenance, features.slide_id)
 
     def badge(self, fingerprint: str) -> Badge:
@@ -260,7 +260,7 @@ def apply_bundle(
     device: str = "auto",
     mpp: float | None = None,
 ) -> Generator[ExtractReport, None, Applied]:
-    """Run a model on a slide: tissue → features → prediction → map.
+    """Run a model on a slide, in the colours it was trained on: tissue → features → prediction → map.
 
     Into `out` come `features/<slide>.h5`, `maps/<slide>.npz` (see `load_map_scores`), `maps/<slide>.png`, and a line
     in `predictions.csv`.
@@ -286,7 +286,7 @@ def apply_bundle(
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     path, out = Path(slide_path), Path(out)
     slide_id = slide_id_of(path)
-    with open_slide(path) as slide:
+    with open_slide(path, srgb=model.features.get("color") == "srgb") as slide:
         if slide.mpp is None and mpp is not None:
             slide.set_mpp(mpp)
         features = yield from _features(model, slide, out / "features" / f"{slide_id}.h5", device)
@@ -307,7 +307,12 @@ def _features(model: Bundle, slide: Slide, path: Path, device: str) -> Generator
     if note:
         yield ExtractReport(slide_id, 0, len(grid), 0.0, None, note)
     encoder = model.encoder_on(device)
-    made = {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256, "dim": encoder.dim}
+    made = {
+        "encoder": encoder.name,
+        "weights_sha256": encoder.weights_sha256,
+        "dim": encoder.dim,
+        "color": model.features.get("color"),
+    }
     scale = float(np.sqrt(grid.patch_um[0] * grid.patch_um[1])) / model.patch_px
     refuse_other_features(model.features, made | {"target_mpp": round(scale, 4)}, slide_id)
     yield from extract(

@@ -12,6 +12,7 @@ from napari_mil.lesion import LESION_CLASSES, ClassRoles
 from napari_mil.slide import TileConfig, TissueConfig
 
 SCHEMA_VERSION = 1
+Color = Literal["as stored", "srgb"]
 Role = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 
@@ -37,6 +38,7 @@ class ProjectConfig(BaseModel):
     )
     tissue: TissueConfig = Field(default_factory=TissueConfig)
     tile: TileConfig = Field(default_factory=TileConfig)
+    color: Color = Field("as stored", description="srgb: converted from each file's ICC profile")
     classes: ClassRoles = Field(default_factory=ClassRoles)
     class_colors: dict[str, tuple[int, int, int]] = Field(default_factory=lambda: dict(LESION_CLASSES))
     label_names: list[str] = Field(default_factory=list, description="slide labels, the negative one first")

@@ -102,7 +102,7 @@ class ProjectEstimate:
 
 
 def open_project_slide(project: Project, slide_id: str) -> Slide:
-    """Open a project's slide with the µm per pixel that a person gave.
+    """Open a project's slide in the project's colours, with the µm per pixel that a person gave.
 
     What was given for the slide itself goes before the file's own; what was given for its folder or scanner holds
     where the file does not say.
@@ -110,7 +110,7 @@ def open_project_slide(project: Project, slide_id: str) -> Slide:
     from napari_mil.slide import open_slide
 
     row = project.slide(slide_id)
-    slide = open_slide(project.slide_path(slide_id), mpp=row.mpp)
+    slide = open_slide(project.slide_path(slide_id), mpp=row.mpp, srgb=project.config.color == "srgb")
     if slide.mpp is None:
         slide.set_mpp(project.mpp_of(slide_id, scanner=slide.vendor))
     return slide

@@ -185,7 +185,11 @@ class Project(ProjectSlides):
 
         weights = self.encoder_weights
         return feature_set_name(
-            self.encoder, self.config.tile, self.config.tissue, weights=weights.name if weights else None
+            self.encoder,
+            self.config.tile,
+            self.config.tissue,
+            weights=weights.name if weights else None,
+            color=self.config.color,
         )
 
     @property

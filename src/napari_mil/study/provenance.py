@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .project import Project
 
 _PACKAGES = ("napari-mil", "torch", "torchvision", "numpy", "scipy", "shapely", "openslide-python", "h5py")
-_KEYS = ("encoder", "encoder_revision", "weights_sha256", "transform", "target_mpp", "patch_px", "dim")
+_KEYS = ("encoder", "encoder_revision", "weights_sha256", "transform", "color", "target_mpp", "patch_px", "dim")
 
 
 def project_provenance(project: Project, slide_ids: Iterable[str] | None = None) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def project_provenance(project: Project, slide_ids: Iterable[str] | None = None)
     dict
         `project`, `split` {role: [ids]}, `slides` {id: patient_id, label, role, partial_annotation, fingerprint,
         features_hash, lesions_sha256}, `label_names`, `classes`, `features` {encoder, weights_sha256, target_mpp,
-        patch_px, dim, …}, `encoder_source` (as in project.json), `versions`, `platform`.
+        patch_px, dim, color, …}, `encoder_source` (as in project.json), `versions`, `platform`.
     """
     rows = (
         [r for r in project.slides if r.role is not None]
@@ -89,6 +89,8 @@ def feature_facts(path: Path) -> dict[str, Any] | None:
 def _feature_facts(path: Path, size: int, changed: int) -> dict[str, Any]:
     import h5py
 
+    from napari_mil.features.layout import color_of
+
     try:
         with h5py.File(path, "r") as file:
             attrs = {k: v.item() if hasattr(v, "item") else v for k, v in file.attrs.items()}
@@ -100,6 +102,7 @@ def _feature_facts(path: Path, size: int, changed: int) -> dict[str, Any]:
         "encoder_revision": str(attrs.get("encoder_revision", "")),
         "weights_sha256": str(attrs.get("weights_sha256", "")),
         "transform": str(attrs.get("transform", "")),
+        "color": color_of(attrs),
         "target_mpp": float(attrs.get("target_mpp", 0)),
         "patch_px": patch_px,
         "dim": dim,

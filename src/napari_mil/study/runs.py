@@ -13,6 +13,8 @@ from ._files import read_json
 if TYPE_CHECKING:
     from napari_mil.mil import Run
 
+_COLORS = {"srgb": "in sRGB"}
+
 
 def load_run(run: Run | Path | str) -> Run:
     """A run from its folder, with its best weights, or its last where a person chose to keep those."""
@@ -60,13 +62,13 @@ def resume_obstacle(folder: Path | str) -> str:
 
 
 def refuse_other_features(wanted: Mapping[str, Any], found: Mapping[str, Any], who: str) -> None:
-    """Refuse features of another encoder or scale than a model was trained on.
+    """Refuse features of another encoder, scale or colours than a model was trained on.
 
     Parameters
     ----------
     wanted, found : mapping
         `Features.provenance` of the training and of the features at hand: encoder, weights_sha256, target_mpp,
-        patch_px, dim.
+        patch_px, dim, color.
     who : str
         Whose features, for the sentence.
 
@@ -85,8 +87,11 @@ def refuse_other_features(wanted: Mapping[str, Any], found: Mapping[str, Any], w
     weights = [str(facts.get("weights_sha256") or "") for facts in (wanted, found)]
     if same_encoder and all(weights) and weights[0] != weights[1]:
         differs.append(f"other weights of the encoder ({weights[1][:8]} instead of {weights[0][:8]})")
+    colors = [str(facts.get("color") or "as stored") for facts in (wanted, found)]
+    if wanted and colors[0] != colors[1]:
+        differs.append(f"colours {_COLORS.get(colors[1], colors[1])} instead of {_COLORS.get(colors[0], colors[0])}")
     if differs:
         raise FeatureError(
             f"{who}: these features do not go with this model: {'; '.join(differs)}. "
-            "Prepare the slide with the model's encoder and scale."
+            "Prepare the slide with the model's encoder, scale and colours."
         )
