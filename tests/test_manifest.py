@@ -125,6 +125,30 @@ def test_the_tile_cache_takes_the_size_that_was_set() -> None:
         set_cache_limit(None)
 
 
+def test_a_changed_cache_size_acts_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import napari.settings
+
+    from napari_mil.slide import tile_cache
+    from napari_mil.slide.cache import default_limit, set_cache_limit
+    from napari_mil.viewer.settings import follow_cache_limit
+
+    monkeypatch.setattr(napari.settings, "_PLUGIN_SETTINGS", {})
+    kept = napari.settings.get_plugin_settings("napari-mil", path_dir=tmp_path)
+    kept.slides.tile_cache_mb = 64
+    try:
+        end = follow_cache_limit()
+        assert tile_cache().limit_bytes == 64 * 2**20
+        kept.slides.tile_cache_mb = 5
+        assert tile_cache().limit_bytes == 5 * 2**20
+        kept.slides.tile_cache_mb = 0
+        assert tile_cache().limit_bytes == default_limit()
+        end()
+        kept.slides.tile_cache_mb = 7
+        assert tile_cache().limit_bytes == default_limit()
+    finally:
+        set_cache_limit(None)
+
+
 def test_the_wheel_and_the_source_archive_carry_the_manifest(tmp_path: Path) -> None:
     pytest.importorskip("build")
     pytest.importorskip("hatchling")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QCoreApplication, QThread, QTimer
 
 from .refresh import TileRefresher
+from .settings import apply_cache_limit, read_settings
 from .tags import tag_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class OpenedSlide:
     """
 
     def __init__(self, slide: Slide) -> None:
+        if (settings := read_settings()).tile_cache_mb:
+            apply_cache_limit(settings)
         self.slide = slide
         self.token = next(_tokens)
         self._refresher = TileRefresher(self._redraw)

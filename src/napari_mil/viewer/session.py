@@ -17,7 +17,7 @@ from .interrupted import Interrupted
 from .models import Models
 from .obstacles import Obstacles
 from .preparation import Preparation
-from .settings import apply_cache_limit, read_settings
+from .settings import follow_cache_limit, read_settings
 from .slide_map import SlideMap
 from .stage import Stage
 from .thumbnails import slide_thumbnail
@@ -74,7 +74,7 @@ class Session:
         self.viewer = viewer
         self.project: Project | None = None
         self.settings = read_settings()
-        apply_cache_limit(self.settings)
+        self._unfollow_cache_limit = follow_cache_limit()
         self.background = Background()
         self.desk = JobDesk(self.background)
         self.stage = Stage(self)
@@ -200,6 +200,7 @@ class Session:
         self.maps.close()
         self.desk.close()
         self.background.close()
+        self._unfollow_cache_limit()
 
     # what a reopened window shows again
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -41,10 +42,25 @@ def read_settings() -> Settings:
 
 def apply_cache_limit(settings: Settings) -> None:
     """Give the tile cache the size that was asked for."""
-    if settings.tile_cache_mb:
-        from napari_mil.slide import set_cache_limit
+    from napari_mil.slide import set_cache_limit
 
-        set_cache_limit(settings.tile_cache_mb * 2**20)
+    set_cache_limit(settings.tile_cache_mb * 2**20 or None)
+
+
+def follow_cache_limit() -> Callable[[], None]:
+    """Keep to the size that is asked for, now and when it is changed; gives what ends it."""
+    from napari.settings import get_plugin_settings
+
+    def changed(_: object = None) -> None:
+        apply_cache_limit(read_settings())
+
+    changed()
+    try:
+        emitter = get_plugin_settings("napari-mil").slides.events.tile_cache_mb  # type: ignore[attr-defined]
+    except (KeyError, AttributeError, ValueError):  # the plugin is not known to napari
+        return lambda: None
+    emitter.connect(changed)
+    return lambda: emitter.disconnect(changed)
 
 
 def async_slicing() -> bool:
