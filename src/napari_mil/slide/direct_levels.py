@@ -59,6 +59,7 @@ class DirectLevels:
         reference: Callable[[int, int, int, int, int], Pixels],
     ) -> None:
         self._path = path
+        self._vendor = vendor
         self._sizes = sizes
         self._downsamples = downsamples
         self._reference = reference
@@ -88,8 +89,10 @@ class DirectLevels:
         placed = len(exact_pixels(downsample, max(size))) == max(size)
         try:
             if self._file is None:
-                self._pages = _tiled_pages(self._path)
+                pages = _tiled_pages(self._path)
                 self._file = TileFile(self._path)
+                if not (self._vendor == "aperio" and any(0 in page.databytecounts for page in pages)):
+                    self._pages = pages  # else OpenSlide leaves out what a finer level left out, stored or not
             for page in self._pages:
                 if not _fits(page, size) or (placed and int(page.compression) not in _QUICK):
                     continue
@@ -127,6 +130,8 @@ def _fits(page: Any, size: Size) -> bool:
 
 def exact_pixels(downsample: float, length: int) -> npt.NDArray[np.int64]:
     """Of the first `length` pixels of a level, those that begin at a whole level-0 pixel."""
+    if float(downsample).is_integer():
+        return np.arange(length)
     pixels = np.arange(length, dtype=np.float64)
     off = np.abs(np.round(pixels * downsample) / downsample - pixels)
     return np.flatnonzero(off < _WITHOUT_MIXING).astype(np.int64)

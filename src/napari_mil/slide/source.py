@@ -216,7 +216,10 @@ def on_background(rgba: npt.NDArray[np.uint8], background: tuple[int, int, int] 
     """(h, w, 4) with straight alpha → (h, w, 3) over a colour."""
     alpha = rgba[..., 3]
     if alpha.size == 0 or alpha.min() == 255:
-        return np.ascontiguousarray(rgba[..., :3])
+        opaque = np.empty((*rgba.shape[:2], 3), np.uint8)
+        for channel in range(3):  # three strided copies are several times as fast as one of three bytes each
+            opaque[..., channel] = rgba[..., channel]
+        return opaque
     weight = alpha[..., None].astype(np.uint32)
     below = np.asarray(background, dtype=np.uint32)
     mixed = (rgba[..., :3].astype(np.uint32) * weight + below * (255 - weight) + 127) // 255

@@ -82,17 +82,12 @@ class _Handle:
             offset, count = offset + len(part), count - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    if hasattr(os, "pread"):
-
-        def _at(self, offset: int, count: int) -> bytes:
+    def _at(self, offset: int, count: int) -> bytes:
+        if hasattr(os, "pread"):
             return os.pread(self.number, count, offset)
-
-    else:  # Windows
-
-        def _at(self, offset: int, count: int) -> bytes:
-            with self._lock:
-                os.lseek(self.number, offset, os.SEEK_SET)
-                return os.read(self.number, count)
+        with self._lock:  # Windows has one place per file
+            os.lseek(self.number, offset, os.SEEK_SET)
+            return os.read(self.number, count)
 
 
 def _runs(spans: Sequence[Span]) -> list[list[int]]:
