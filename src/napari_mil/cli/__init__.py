@@ -19,7 +19,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line; the entry point of ``napari-mil``."""
     # sub-commands register themselves with the app
-    from . import _projects, _slides, _training, _window  # noqa: F401
+    from . import _encoders, _projects, _slides, _training, _window  # noqa: F401
 
     try:
         app()

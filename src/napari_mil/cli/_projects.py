@@ -10,6 +10,7 @@ import typer
 from napari_mil.errors import MilError
 
 from ._app import Json, app
+from ._encoders import info_of, own_tiling
 from ._terminal import print_facts, say
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def new(
     folder: Annotated[Path, typer.Argument(help="The project's folder, new or empty.")],
     slides: Annotated[Path | None, typer.Option(help="A folder of slides, or a CSV table.")] = None,
     name: Annotated[str | None, typer.Option(help="Its name; the folder's, if none is given.")] = None,
-    encoder: Annotated[str, typer.Option(help="texture, resnet50, resnet18, a .pt2 file, …")] = "texture",
+    encoder: Annotated[
+        str, typer.Option(help="texture, resnet50, uni, … (see: napari-mil encoders), or a .pt2 file.")
+    ] = "texture",
     lesions: Annotated[Path | None, typer.Option(help="A folder of outlines, matched to slides by name.")] = None,
     srgb: Annotated[bool, typer.Option("--srgb", help="Convert colours by each file's ICC profile to sRGB.")] = False,
     split: Annotated[bool, typer.Option(help="Give labelled slides their roles (by patient, stratified).")] = False,
@@ -32,12 +35,14 @@ def new(
     as_json: Json = False,
 ) -> None:
     """Make a project from a folder of slides or a table."""
+    from napari_mil.slide import TileConfig
     from napari_mil.study import Project
 
     encoder = checked_encoder(encoder)
     if lesions is not None and not lesions.is_dir():
         raise MilError(f"--lesions {lesions}: no such folder; expected one with annotation files")
-    made = Project.create(folder, slides, name=name, encoder=encoder, color="srgb" if srgb else "as stored")
+    tile = TileConfig(**own_tiling(encoder))
+    made = Project.create(folder, slides, name=name, encoder=encoder, tile=tile, color="srgb" if srgb else "as stored")
     facts: dict[str, Any] = {"project": made.folder, "slides": len(made.slide_ids)}
     if lesions is not None:
         from napari_mil.lesion import import_folder
@@ -84,15 +89,11 @@ def checked_encoder(name: str) -> str:
     MilError
         If there is none of this name, or no such .pt2 file.
     """
-    from napari_mil.features import list_encoders
-
     if name.lower().endswith(".pt2"):
         if not Path(name).is_file():
             raise MilError(f"there is no encoder program {name}; check the path")
         return str(Path(name).absolute())
-    known = [info.name for info in list_encoders()]
-    if name not in known:
-        raise MilError(f"there is no encoder {name!r}; choose one of {', '.join(known)}, or give a .pt2 file")
+    info_of(name)
     return name
 
 

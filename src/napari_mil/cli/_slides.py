@@ -10,6 +10,7 @@ import typer
 from napari_mil.errors import MilError
 
 from ._app import Device, Json, app
+from ._encoders import AcceptLicence, agree_to_licence, own_tiling, tell_of_scale
 from ._projects import checked_encoder, open_project
 from ._terminal import finish, print_facts, run_job, say, say_error, warnings_as_lines
 
@@ -120,8 +121,11 @@ def _write_picture(out: Path, slide: Slide, mask: TissueMask) -> None:
 @app.command()
 def extract(
     what: Annotated[list[Path], typer.Argument(metavar="PROJECT|SLIDE…", help="A project folder, or slide files.")],
-    encoder: Annotated[str | None, typer.Option(help="texture, resnet50, resnet18, a .pt2 file, …")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="texture, resnet50, uni, … (see: napari-mil encoders), or a .pt2 file.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="A local file of the encoder's weights.")] = None,
+    accept_licence: AcceptLicence = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the feature files (for slide files).")] = None,
     target_mpp: Annotated[float | None, typer.Option(help="µm per pixel of the patches (for slide files).")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a patch in pixels (for slide files).")] = None,
@@ -154,40 +158,44 @@ def extract(
         if mpp is not None:
             _tell_mpp(what[0], mpp)
             retry_failed = True  # they may have failed for want of it
+        _ready_encoder(what[0], accept_licence)
         spec = ExtractJob(project=str(what[0]), slide_ids=slide_id, device=device, retry_failed=retry_failed)
     else:
-        tiling = _tiling(target_mpp, patch_px)
+        encoder = checked_encoder(encoder or "texture")
         spec = ExtractJob(
             slides=[str(path) for path in slide_files(what)],
             out=str(out or Path("features")),
-            tile=tiling,
+            tile=_tiling(encoder, target_mpp, patch_px),
             slide_mpp=mpp,
             srgb=bool(srgb),
-            encoder=encoder or "texture",
+            encoder=encoder,
             weights=None if weights is None else str(weights),
             device=device,
         )
+        if weights is None:
+            agree_to_licence(encoder, accepted=accept_licence)
     result = run_job(spec)
     if result.get("passed_over"):
         say("Note: slides that failed before and whose files are the same are tried again with --retry-failed.")
     finish(result, as_json=as_json)
 
 
-def _tiling(target_mpp: float | None, patch_px: int | None) -> dict[str, Any]:
-    """The fields of a TileConfig that were given."""
+def _tiling(encoder: str, target_mpp: float | None, patch_px: int | None) -> dict[str, Any]:
+    """The fields of a TileConfig: those that were given, else what the encoder was made for."""
     from pydantic import ValidationError
 
     from napari_mil.slide import TileConfig
 
     given = {"target_mpp": target_mpp, "patch_px": patch_px}
-    tiling = {name: value for name, value in given.items() if value is not None}
+    tiling = own_tiling(encoder) | {name: value for name, value in given.items() if value is not None}
     try:
-        TileConfig.model_validate(tiling)
+        tile = TileConfig.model_validate(tiling)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         found = first["msg"].removeprefix("Value error, ")
         raise MilError(f"--{name.replace('_', '-')} {tiling[name]}: {found}") from error
+    tell_of_scale(encoder, tile.target_mpp, tile.patch_px)
     return tiling
 
 
@@ -199,6 +207,15 @@ def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> 
     project.config.encoder_weights = None if weights is None else str(weights.absolute())
     project.save()
     say(f"Note: the project uses the encoder {project.config.encoder} from now on.")
+
+
+def _ready_encoder(folder: Path, accept_licence: bool) -> None:
+    """Have the licence of the project's encoder accepted, and tell of patches that it was not made for."""
+    project = open_project(folder)
+    name, tile = project.config.encoder, project.config.tile
+    tell_of_scale(name, tile.target_mpp, tile.patch_px, change="Change it on the page Features or in project.json.")
+    if project.encoder_weights is None:
+        agree_to_licence(name, accepted=accept_licence)
 
 
 def _choose_color(folder: Path, srgb: bool) -> None:
