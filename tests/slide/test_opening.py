@@ -13,6 +13,7 @@ from PIL import Image
 
 from napari_mil.errors import SlideError
 from napari_mil.slide import Slide, open_slide
+from napari_mil.slide.darkness import LOOKS_FLUORESCENT
 from napari_mil.slide.source import PixelSource, checked_mpp, mpp_from_resolution, plausible_mpp
 
 from .conftest import Pixels, pattern, write_pyramid
@@ -51,7 +52,7 @@ def test_real_slides_open_and_read(
         shown = slide.levels[0][size[1] // 2 : size[1] // 2 + 64, size[0] // 2 : size[0] // 2 + 64]
         np.testing.assert_array_equal(middle[: inside[1], : inside[0]], shown)
         assert slide.thumbnail(200).shape[2] == 3
-        assert slide.problems == []
+        assert [*slide.problems] == ([LOOKS_FLUORESCENT] if "DAPI" in name else [])
 
 
 def test_pixels_are_openslides_on_real_slides(shared_data: Path) -> None:

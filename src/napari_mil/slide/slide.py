@@ -17,6 +17,7 @@ from napari_mil.errors import SlideError
 from .blocks import Blocks
 from .cache import tile_cache
 from .chain import plan_chain
+from .darkness import LOOKS_FLUORESCENT, looks_fluorescent
 from .icc import AS_STORED
 from .levels import Level, refuse_giant
 from .source import Pixels, PixelSource, Size, checked_mpp
@@ -226,9 +227,15 @@ class Slide:
         size = max(1, round(width * factor)), max(1, round(height * factor))
         fine = [level for level in self.levels if max(level.shape[:2]) >= max(size)]
         pixels = fine[-1][:]
+        self.look_at(pixels)
         if pixels.shape[:2] == size[::-1]:
             return np.array(pixels)
         return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+
+    def look_at(self, picture: Pixels) -> None:
+        """Note among `problems` what a picture of the whole slide, (h, w, 3), tells: that it looks fluorescent."""
+        if looks_fluorescent(picture):
+            self.tiles.note(LOOKS_FLUORESCENT)
 
     def failed_boxes(self) -> npt.NDArray[np.int64]:
         """(N, 4) x_min, y_min, x_max, y_max in level-0 pixels of the regions that could not be read so far."""

@@ -126,6 +126,7 @@ def tissue_mask(slide: Slide, config: TissueConfig | None = None) -> TissueMask:
     config = config or TissueConfig()
     level = _mask_level(slide, config)
     rgb = _read(slide.levels[level])
+    slide.look_at(rgb)
     x, y = slide.chain_downsamples[level]
     readable = np.ones(rgb.shape[:2], bool)
     for x0, y0, x1, y1 in slide.failed_boxes():

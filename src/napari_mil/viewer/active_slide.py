@@ -60,6 +60,7 @@ class ActiveSlide:
         *,
         name: str | None = None,
         camera: dict[str, Any] | None = None,
+        again: bool = False,
     ) -> SlideLayers:
         """Show a slide instead of the present one.
 
@@ -73,13 +74,15 @@ class ActiveSlide:
             Name of its image layer.
         camera : dict, optional
             A `camera_state` to start from where this slide was not shown before.
+        again : bool
+            Also when it is shown already: it is opened otherwise now.
 
         Raises
         ------
         SlideError
             From `open_slide`.
         """
-        if self.current is not None and self.current.slide_id == slide_id:
+        if self.current is not None and self.current.slide_id == slide_id and not again:
             return self.current
         slide = open_slide()
         old = self._leave()

@@ -92,10 +92,30 @@ class Preparation:
             self._encoders = list(list_encoders())
         return self._encoders
 
+    def accept_licence(self, encoder: str) -> None:
+        """The person accepts the licence of an encoder's weights, once for all their projects."""
+        from napari_mil.features.licences import accept
+        from napari_mil.features.published import PUBLISHED
+
+        try:
+            accept(PUBLISHED[encoder])
+        except MilError as error:
+            self._session.failed(error)
+        self._encoders = None
+
     def configure(
-        self, *, tissue: dict[str, Any] | None = None, tile: dict[str, Any] | None = None, encoder: str | None = None
+        self,
+        *,
+        tissue: dict[str, Any] | None = None,
+        tile: dict[str, Any] | None = None,
+        encoder: str | None = None,
+        weights: str | None = None,
+        color: str | None = None,
     ) -> None:
-        """Change how slides become features; what was made with other settings stays on disk."""
+        """Change how slides become features; what was made with other settings stays on disk.
+
+        Another encoder begins with its own weights; `weights` is a local file, or "" for those that are downloaded.
+        """
         session, project = self._session, self._session.project
         if project is None:
             return
@@ -106,8 +126,12 @@ class Preparation:
                 changes["tissue"] = type(config.tissue)(**{**config.tissue.model_dump(), **tissue})
             if tile:
                 changes["tile"] = type(config.tile)(**{**config.tile.model_dump(), **tile})
-            if encoder:
-                changes["encoder"] = encoder
+            if encoder and encoder != config.encoder:
+                changes |= {"encoder": encoder, "encoder_weights": None}
+            if weights is not None:
+                changes["encoder_weights"] = weights or None
+            if color:
+                changes["color"] = color
             changed = {k: v for k, v in changes.items() if getattr(config, k) != v}
             if not changed:
                 return
@@ -120,7 +144,10 @@ class Preparation:
         self.look()
         self.estimate = None
         session.slides_changed.emit(None)
-        session.stage.patches.update()
+        if "color" in changed and session.stage.slide_id is not None:
+            session.stage.show(session.stage.slide_id, again=True)  # patches and tissue follow
+        else:
+            session.stage.patches.update()
 
     # before and while
 

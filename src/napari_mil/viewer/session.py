@@ -369,7 +369,10 @@ class Session:
             if self.project is project:
                 self.preparation.unreadable(slide_id, error)
 
-        self.background.run(lambda: slide_thumbnail(path), arrived, failed, patient=True)
+        def read() -> npt.NDArray[Any]:
+            return slide_thumbnail(path, srgb=project.config.color == "srgb")
+
+        self.background.run(read, arrived, failed, patient=True)
 
     # jobs
 

@@ -124,12 +124,12 @@ class Stage:
         """(h, w, 3) uint8 overview of the slide."""
         return self.active.current.overview.data if self.active.current is not None else None
 
-    def show(self, slide_id: str, *, restore: dict[str, Any] | None = None) -> None:
-        """Open a slide in the background and show it instead of the present one."""
+    def show(self, slide_id: str, *, restore: dict[str, Any] | None = None, again: bool = False) -> None:
+        """Open a slide in the background and show it instead of the present one (`again`: also if it is this one)."""
         project = self._session.project
         self._asked += 1  # also where this slide is shown already: a wish for another one is taken back by it
         asked = self._asked
-        if project is None or slide_id == self.slide_id:
+        if project is None or (slide_id == self.slide_id and not again):
             return
 
         def open_it() -> tuple[Slide, LesionSet]:
@@ -162,7 +162,7 @@ class Stage:
         self.patches.clear()
         assert self._session.project is not None
         cameras = self._session.project.config.view.get("cameras", {})
-        self.active.show(slide_id, lambda: slide, name=slide_id, camera=cameras.get(slide_id))
+        self.active.show(slide_id, lambda: slide, name=slide_id, camera=cameras.get(slide_id), again=True)
         self.outlines.show(slide_id, slide, lesions)
         for problem in (*slide.problems, *lesions.problems):
             self._session.say(f"{slide_id}: {problem}", "warning")

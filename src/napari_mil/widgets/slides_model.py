@@ -42,6 +42,7 @@ class SlidesModel(QAbstractTableModel):
         self._pictures: dict[str, QPixmap | None] = {}
         self._ids: list[str] = []
         self._project: object = None
+        self._color = ""
         self.reload()
 
     def reload(self) -> None:
@@ -50,6 +51,7 @@ class SlidesModel(QAbstractTableModel):
         project = self._session.project
         if project is not self._project:
             self._project = project
+            self._color = project.config.color if project else ""
             self._pictures.clear()  # slides of another project may have the same names
         self._ids = [row.slide_id for row in project.slides] if project else []
         self._rows = {row.slide_id: row for row in project.slides} if project else {}
@@ -61,6 +63,9 @@ class SlidesModel(QAbstractTableModel):
         if project is None or [row.slide_id for row in project.slides] != self._ids:
             self.reload()
             return
+        if project.config.color != self._color:
+            self._color = project.config.color
+            self._pictures.clear()
         self._rows = {row.slide_id: row for row in project.slides}
         changed = range(len(self._ids)) if slide_ids is None else [self.row_of(s) for s in slide_ids]
         for row in changed:

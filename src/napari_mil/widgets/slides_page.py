@@ -91,6 +91,15 @@ class SlidesPage(Page):
         self.negative.textActivated.connect(session.set_negative_label)
         self.negative_row = labelled("Negative label", self.negative)
         self.body.addWidget(self.negative_row)
+        self.srgb = QCheckBox("Colours in sRGB, by each file's ICC profile")
+        self.srgb.setToolTip(
+            "Slides of several scanners look more alike. For all slides of the project; features are made anew, "
+            "those with colours as stored are kept beside them."
+        )
+        self.srgb.toggled.connect(lambda on: session.preparation.configure(color="srgb" if on else "as stored"))
+        self.body.addWidget(self.srgb)
+        self.color_note = Note()
+        self.body.addWidget(self.color_note)
         self.scale = Section("This slide", foldable=True)
         self._scale_of: object = None
         self.mpp = QDoubleSpinBox(decimals=4, minimum=0.0, maximum=20.0, singleStep=0.05, suffix=" µm/px")
@@ -236,6 +245,7 @@ class SlidesPage(Page):
         self.table_button.set_reason("" if rows else "Add slides first.")
         self._show_negative()
         slide = self.session.stage.slide
+        self._show_color()
         self.scale.setVisible(slide is not None)
         if slide is not self._scale_of:
             self._scale_of = slide
@@ -250,6 +260,15 @@ class SlidesPage(Page):
             self.label_picture.blockSignals(False)
             where = {"file": "read from the file", "user": "given by a person"}.get(slide.mpp_source or "", "unknown")
             self.scale_note.setText(f"Micrometres per pixel at full resolution: {where}.")
+
+    def _show_color(self) -> None:
+        project, slide = self.session.project, self.session.stage.slide
+        srgb = project is not None and project.config.color == "srgb"
+        self.srgb.setVisible(project is not None and bool(project.slides))
+        self.srgb.blockSignals(True)
+        self.srgb.setChecked(srgb)
+        self.srgb.blockSignals(False)
+        self.color_note.setText(f"This slide: {slide.color}." if srgb and slide is not None else "")
 
     def _show_negative(self) -> None:
         names = self.session.label_names
