@@ -96,7 +96,10 @@ class DirectLevels:
             for page in self._pages:
                 if not _fits(page, size) or (placed and int(page.compression) not in _QUICK):
                     continue
-                for codec in [*jpeg_codecs(page), TifffileCodec(page)]:
+                codecs = jpeg_codecs(page)
+                if not codecs or not placed:
+                    codecs.append(TifffileCodec(page))
+                for codec in codecs:
                     found = TiffLevel(page, self._file, codec, self._path.name, size)
                     if agrees(found, partial(self._reference, level), (self._file.size, level), downsample):
                         found.rescue = partial(self._fill, level)
@@ -138,7 +141,7 @@ def exact_pixels(downsample: float, length: int) -> npt.NDArray[np.int64]:
 
 
 def agrees(level: TiffLevel, reference: Reference, seed: tuple[int, int], downsample: float = 1.0) -> bool:
-    """Whether a level decodes to the reference's pixels in two random tiles.
+    """Whether a level decodes to the reference's pixels in two random tiles of those that show something.
 
     Parameters
     ----------
@@ -152,12 +155,11 @@ def agrees(level: TiffLevel, reference: Reference, seed: tuple[int, int], downsa
     """
     rng = np.random.default_rng(seed)
     exact = [exact_pixels(downsample, length) for length in level.size]
+    tiles = level.telling_tiles()
     compared = 0
-    for _ in range(_TRIED_TILES):
-        wanted = [
-            int(rng.integers(-(-length // side))) * side for length, side in zip(level.size, level.tile, strict=True)
-        ]
-        x, y = (int(e[np.abs(e - at).argmin()]) for e, at in zip(exact, wanted, strict=True))
+    for _ in range(_TRIED_TILES if len(tiles) else 0):
+        corner = tiles[rng.integers(len(tiles))] * level.tile
+        x, y = (int(e[np.searchsorted(e, at, "right") - 1]) for e, at in zip(exact, corner, strict=True))
         region = x, y, min(_CHECKED_PX, level.size[0] - x), min(_CHECKED_PX, level.size[1] - y)
         if not level.has_tiles(*region):
             continue

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_mil.errors import SlideClosed, SlideError
 
@@ -56,6 +57,12 @@ class TiffLevel:
     def can_halve(self) -> bool:
         """Whether `read_half` works."""
         return self._codec.halves
+
+    def telling_tiles(self) -> npt.NDArray[np.int64]:
+        """(n, 2) column and row of the tiles with the most bytes, half of those there are: not of empty glass."""
+        counts = self._counts[self._counts > 0]
+        found = np.flatnonzero(self._counts >= np.median(counts)) if counts.size else counts
+        return np.stack([found % self._columns, found // self._columns], axis=1)
 
     def has_tiles(self, x: int, y: int, width: int, height: int) -> bool:
         """Whether the file has every tile of a region (a sparse file leaves some out)."""
@@ -113,40 +120,35 @@ class TiffLevel:
 
     def _filled(self, tile: Tile, raw: memoryview | Exception, out: Pixels) -> SlideError | None:
         """Fill `out` with a tile; why not, if that cannot be done."""
+        if isinstance(raw, Exception):
+            return self._failure(tile, raw)  # nobody else finds bytes that are not there
         try:
-            if isinstance(raw, Exception):
-                raise raw
             if len(raw):
                 self._codec.decode(raw, tile[1] * self._columns + tile[0], out)
-            elif self.rescue is not None:
-                self.rescue(tile[0] * self.tile[0], tile[1] * self.tile[1], out)
-            else:
+                return None
+            reason = None
+        except Exception as error:  # whatever the codec met
+            reason = self._failure(tile, error)
+        if self.rescue is None:
+            if reason is None:
                 out[...] = 255
+            return reason
+        try:
+            self.rescue(tile[0] * self.tile[0], tile[1] * self.tile[1], out)
             return None
         except SlideClosed:
             raise
         except SlideError as error:
             return error
-        except Exception as error:  # whatever the file system and the codecs met
-            return self._rescued(tile, out, error)
 
-    def _rescued(self, tile: Tile, out: Pixels, reason: Exception) -> SlideError | None:
-        column, row = tile
-        if self.rescue is not None:
-            try:
-                self.rescue(column * self.tile[0], row * self.tile[1], out)
-                return None
-            except SlideClosed:
-                raise
-            except SlideError as failed:
-                return failed
-        error = SlideError(
-            f"{self._title}: the tile in row {row}, column {column} of its level of {self.size[0]} x {self.size[1]} "
-            f"pixels cannot be read ({reason}); the file is probably damaged or cut short: copy it anew from where it "
-            f"was scanned."
+    def _failure(self, tile: Tile, reason: Exception) -> SlideError:
+        failure = SlideError(
+            f"{self._title}: the tile in row {tile[1]}, column {tile[0]} of its level of {self.size[0]} x "
+            f"{self.size[1]} pixels cannot be read ({reason}); the file is probably damaged or cut short: copy it anew "
+            f"from where it was scanned."
         )
-        error.__cause__ = reason
-        return error
+        failure.__cause__ = reason
+        return failure
 
     def _half(self, tile: Tile, raw: memoryview | Exception) -> Pixels:
         """Pixels of a tile at half the size, at least what of it lies inside the level."""
