@@ -170,6 +170,26 @@ def test_limit_can_be_set_and_given_back() -> None:
     assert tile_cache().limit_bytes == default_limit() <= 2 * 1024**3
 
 
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8), st.integers(0, 6)), max_size=80))
+@settings(deadline=None)
+def test_the_limit_may_change_all_the_time(asked: list[tuple[int, int, int]]) -> None:
+    cache = TileCache(4 * BYTES)
+    held: list[Block] = []
+    for key, size, places in asked:
+        cache.set_limit(places * BYTES)
+        blocks, mine = cache.claim([((key, size), (16 * size, 64, 3))])
+        for block in mine:
+            block.pixels[...] = key
+            cache.finish(block)
+        held += blocks
+        assert all((block.pixels == block.key[0]).all() for block in held)
+        if len(held) > 3:
+            cache.release(held[:2])
+            del held[:2]
+    cache.release(held)
+    assert cache.used_bytes <= cache.limit_bytes
+
+
 def test_numpy_would_see_a_place_that_is_used_by_two() -> None:
     """Places of one slab do not overlap."""
     cache = TileCache(SLAB_BYTES)

@@ -12,6 +12,7 @@ import pytest
 from napari_mil.slide import open_slide, set_cache_limit, tile_cache
 from napari_mil.slide.blocks import FAILED_GREY
 from napari_mil.slide.tiles import TileId
+from napari_mil.slide.view import repeated
 
 from .conftest import Pixels, fake_slide, halved, pattern
 
@@ -213,3 +214,88 @@ def test_an_unreadable_coarsest_level_still_opens() -> None:
         assert view.wait(20)
         np.testing.assert_array_equal(view.array_likes[0][:100, :100], LEVELS[0][:100, :100])
         assert len(slide.problems) == 4
+
+
+def test_what_lies_ahead_is_read_when_nothing_else_is_and_tells_nobody() -> None:
+    slide, source = fake_slide(LEVELS)
+    calls: list[int] = []
+    with slide.view(lambda: calls.append(1)) as view:
+        level = view.array_likes[0]
+        level[0:1024, 0:1024]
+        assert view.wait(20)
+        level[0:1024, 0:1024]
+        told = len(calls)
+        level[0:1024, 512:1536]  # to the right
+        assert view.wait(20)
+        assert {(0, 1536, 0), (0, 1536, 512)} <= set(source.reads), "the next column was read"
+        assert not {r for r in source.reads if r[0] == 0 and r[1] > 1536}
+        assert told < len(calls) <= told + 2, "only the column that was asked for is told of"
+        level[0:1024, 512:1536]
+        count = len(calls)
+        np.testing.assert_array_equal(level[0:1024, 1024:2048], LEVELS[0][0:1024, 1024:2048])  # there already
+        assert view.wait(20)
+        assert len(calls) == count
+
+
+def test_turning_round_takes_back_what_lay_ahead() -> None:
+    slide, source = fake_slide(LEVELS)
+    gate = threading.Event()
+    with slide.view(threads=1) as view:
+        view.array_likes[0][0:512, 1024:1536]
+        assert view.wait(20)
+        source.fails = lambda *_: not gate.wait(20)
+        view.array_likes[0][0:512, 1536:2048]
+        while view.pending < 1:
+            time.sleep(0.001)
+        view.array_likes[0][0:512, 1024:1536]
+        gate.set()
+        assert view.wait(20)
+        assert (0, 2048, 0) not in source.reads
+        assert (0, 512, 0) in source.reads
+
+
+def test_the_window_knows_whether_it_is_up_to_date() -> None:
+    slide, source = fake_slide(LEVELS)
+    gate = threading.Event()
+    arrived = threading.Event()
+    with slide.view(arrived.set) as view:
+        assert view.settled
+        source.fails = lambda *_: not gate.wait(20)
+        view.array_likes[0][0:512, 0:512]
+        assert not view.settled
+        assert not view.outdated
+        gate.set()
+        assert arrived.wait(10)
+        assert view.settled
+        assert view.outdated
+        view.array_likes[0][0:512, 0:512]
+        assert not view.outdated
+
+
+def test_tiles_side_by_side_are_read_in_one_batch() -> None:
+    slide, source = fake_slide(LEVELS)
+    batches: list[int] = []
+    read_blocks = source.read_blocks
+
+    def counted(level, blocks, outs):  # type: ignore[no-untyped-def]
+        batches.append(len(blocks))
+        return read_blocks(level, blocks, outs)
+
+    gate = threading.Event()
+    with slide.view(threads=1) as view:
+        source.read_blocks = counted  # type: ignore[method-assign]
+        source.fails = lambda *_: not gate.wait(20)
+        view.array_likes[0][2048:2058, 0:10]  # keeps the only thread busy
+        while view.pending and not batches:
+            time.sleep(0.001)
+        view.array_likes[0][0:512, 0:2048]
+        view.array_likes[1][1024:1536, 0:2048]  # halved: 8 x 2 blocks
+        gate.set()
+        assert view.wait(20)
+        assert batches[:3] == [1, 16, 4]
+
+
+def test_pixels_are_repeated_where_they_belong() -> None:
+    rows, columns = np.array([0, 0, 1, 1, 3]), np.array([2, 0, 0, 1])
+    pixels = pattern(4, 3)
+    np.testing.assert_array_equal(repeated(pixels, rows, columns), pixels[rows][:, columns])

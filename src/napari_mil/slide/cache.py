@@ -239,8 +239,10 @@ class TileCache:
             slab = oldest._slab
             if slab.place_bytes == place_bytes:
                 self._forget(oldest)
-                return slab
-            self._empty(slab)
+                if slab in with_free:  # over the limit it is given back when it is empty
+                    return slab
+            else:
+                self._empty(slab)
         slab = _Slab(place_bytes, places)
         self._bytes += slab_bytes
         with_free.append(slab)

@@ -272,7 +272,7 @@ class SlideView:
             id, asked = self._waiting.popitem()
             if asked < oldest:
                 continue
-            together = [id, *self._beside(id, 1 + len(self._waiting) // self._threads)]
+            together = sorted([id, *self._beside(id, 1 + len(self._waiting) // self._threads)])
             self._reading.update(dict.fromkeys(together, True))
             return together
         while self._ahead:
