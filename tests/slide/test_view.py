@@ -285,7 +285,7 @@ def test_tiles_side_by_side_are_read_in_one_batch() -> None:
     with slide.view(threads=1) as view:
         source.read_blocks = counted  # type: ignore[method-assign]
         source.fails = lambda *_: not gate.wait(20)
-        view.array_likes[0][2048:2058, 0:10]  # keeps the only thread busy
+        view.array_likes[0][3584:3594, 0:10]  # keeps the only thread busy
         while view.pending and not batches:
             time.sleep(0.001)
         view.array_likes[0][0:512, 0:2048]
