@@ -4,16 +4,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
+from napari_mil.features import published, published_encoder
+from napari_mil.features.licences import is_accepted
 from napari_mil.study import Project
 from napari_mil.viewer.background import Background
 from napari_mil.viewer.tags import find_layers
 from napari_mil.widgets.dock import MilDock
+from napari_mil.widgets.encoder_section import PUBLISHED, RECOMMENDED
 from napari_mil.widgets.slides_model import FEATURES
 
 from .conftest import click
@@ -141,15 +145,89 @@ def test_a_network_of_ones_own_is_chosen_by_its_file(
     page = trained.page
     chosen = tmp_path / "mine.pt2"
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_a, **_k: ("", ""))
-    page.encoder.activated.emit(page.encoder.count() - 1)
+    page.encoder.choice.activated.emit(page.encoder.choice.count() - 1)
     assert trained.session.project.config.encoder == "texture"
-    assert page.encoder.currentText() == "texture"
+    assert page.encoder.choice.currentText() == "texture"
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_a, **_k: (str(chosen), ""))
-    page.encoder.activated.emit(page.encoder.count() - 1)
+    page.encoder.choice.activated.emit(page.encoder.choice.count() - 1)
     assert trained.session.project.config.encoder == str(chosen)
-    assert page.encoder.currentText() == "mine.pt2"
-    assert "texture" in [page.encoder.itemText(i) for i in range(page.encoder.count())]
+    assert page.encoder.choice.currentText() == "mine.pt2"
+    assert "texture" in [page.encoder.choice.itemText(i) for i in range(page.encoder.choice.count())]
     assert trained.session.preparation.ready == set()
+
+
+def choose(page: Any, name: str) -> None:
+    index = page.encoder.choice.findData(name)
+    page.encoder.choice.activated.emit(index)
+
+
+def test_a_published_encoder_shows_its_licence_once_before_anything_is_downloaded(
+    trained: MilDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_MIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    trained.show_page("Features")
+    page, session = trained.page, trained.session
+    section, config = page.encoder, session.project.config
+    headings = [section.choice.itemText(i) for i in range(section.choice.count()) if not section.choice.itemData(i)]
+    assert headings == [RECOMMENDED, PUBLISHED]
+    names = [section.choice.itemData(i) for i in range(section.choice.count())]
+    assert names.index("resnet50") < names.index(None, 1) < names.index("uni") < names.index("dinov2-large")
+    assert not section.licence.isVisible()
+    choose(page, "uni")
+    assert config.encoder == "uni"
+    assert section.choice.currentText().startswith("UNI (1024 numbers, 1.2 GB")
+    assert 'href="https://creativecommons.org/licenses/by-nc-nd/4.0/"' in section.licence.text()
+    assert 'href="https://huggingface.co/MahmoodLab/UNI"' in section.licence.text()
+    assert page.prepare_all.reason == "Read the licence of UNI under Encoder and accept it first."
+    assert page.hint.text() == page.prepare_all.reason
+    click(section.accept)
+    assert is_accepted(published.PUBLISHED["uni"])
+    assert page.prepare_all.reason == ""
+    assert not section.accept.isVisible()
+    assert section.licence.isVisible()
+    choose(page, "texture")
+    choose(page, "uni")
+    assert page.prepare_all.reason == ""
+    choose(page, "")  # a heading
+    assert config.encoder == "uni"
+
+
+def test_a_published_encoder_with_a_file_of_its_weights_and_its_own_scale(
+    trained: MilDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_MIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    file = tmp_path / "mine.bin"
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_a, **_k: (str(file), ""))
+    trained.show_page("Features")
+    page, config = trained.page, trained.session.project.config
+    section = page.encoder
+    choose(page, "conch")
+    assert "Here they are 224 px" in section.scale_note.text()
+    click(section.use_scale)
+    assert (config.tile.target_mpp, config.tile.patch_px, config.tile.stride_px) == (0.5, 512, None)
+    assert page.patch_size.value() == 512
+    assert not section.scale_row.isVisible()
+    click(section.weights_file)
+    assert config.encoder_weights == str(file)
+    assert "Weights of your file mine.bin" in section.licence.text()
+    assert page.prepare_all.reason == ""  # nothing will be downloaded
+    click(section.no_file)
+    assert config.encoder_weights is None
+    assert page.prepare_all.reason != ""
+    click(section.weights_file)
+    choose(page, "uni")
+    assert config.encoder_weights is None  # they were CONCH's
+
+
+def test_what_is_not_installed_is_named(trained: MilDock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published_encoder, "find_spec", lambda name: None)
+    monkeypatch.setattr(trained.session.preparation, "_encoders", None)
+    trained.show_page("Features")
+    choose(trained.page, "virchow2")
+    assert trained.page.encoder.problem.text().startswith("Not installed: timm and huggingface_hub.")
+    assert trained.page.prepare_all.reason == "Virchow2 needs timm and huggingface_hub: see Encoder."
 
 
 def test_jobs_that_are_followed_take_no_thread_from_the_window(qtbot: object, until: Until) -> None:

@@ -72,8 +72,12 @@ class EncoderInfo:
 
     Attributes
     ----------
-    licence, url : str
-        Of its weights, and where it is described; the url is empty where there is nothing more to read.
+    title : str
+        As its authors call it; empty: as it is named.
+    licence, licence_url, url : str
+        Of its weights, where to read it, and where the encoder is described; empty where there is nothing more to read.
+    gated : bool
+        Whether its weights are given only to accounts that accepted the terms.
     terms : str
         What must be accepted before its weights are downloaded; empty where nothing must, or it was.
     missing : str
@@ -89,7 +93,10 @@ class EncoderInfo:
     licence: str
     download_mb: float = 0.0
     source: str = "napari-mil"
+    title: str = ""
+    licence_url: str = ""
     url: str = ""
+    gated: bool = False
     terms: str = ""
     missing: str = ""
     target_mpp: float | None = None
@@ -242,7 +249,10 @@ def _published_info(about: PublishedEncoder) -> EncoderInfo:
         licence=about.licence.name,
         download_mb=about.megabytes,
         source=about.repo,
+        title=about.title,
+        licence_url=about.licence.url,
         url=about.url,
+        gated=about.gated,
         terms="" if there or is_accepted(about) else about.terms,
         missing=" and ".join(missing_packages()),
         target_mpp=about.mpp,

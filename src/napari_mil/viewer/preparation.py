@@ -75,6 +75,7 @@ class Preparation:
 
     def prepared(self, slide_id: str) -> None:
         """A job says that it has done with a slide."""
+        self._encoders = None  # weights may have been downloaded
         project = self._session.project
         if project is not None and slide_id in project.slide_ids and project.has_features(slide_id):
             self.ready.add(slide_id)

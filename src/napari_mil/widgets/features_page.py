@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFileDialog, QSpinBox
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSpinBox
 
 from napari_mil.viewer.words import count
 
+from .encoder_section import EncoderSection
 from .parts import Action, Note, Page, Section, bullet_list, duration, labelled, row
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from napari_mil.viewer.session import Session
 
 METHODS = {"multi_otsu": "Automatic (3 classes)", "otsu": "Automatic (2 classes)", "manual": "By hand"}
-OWN_FILE = "My own network (.pt2)…"
 JPEG_KB = 10.0
 PREVIEW_PATCHES = 500
 
@@ -98,13 +97,8 @@ class FeaturesPage(Page):
         self.show_patches.toggled.connect(lambda on: self._showing or self.session.stage.patches.show_patches(on))
 
     def _add_encoder(self) -> None:
-        self.encoder = QComboBox()
-        self.encoder_note = Note()
-        section = Section("Encoder")
-        section.add(self.encoder)
-        section.add(self.encoder_note)
-        self.body.addWidget(section)
-        self.encoder.activated.connect(self._encoder_chosen)
+        self.encoder = EncoderSection(self.session, self.refresh)
+        self.body.addWidget(self.encoder)
 
     def _add_actions(self) -> None:
         preparation = self.session.preparation
@@ -139,15 +133,6 @@ class FeaturesPage(Page):
         self.session.preparation.configure(tissue={"method": name, "threshold": by_hand})
         self.refresh()
 
-    def _encoder_chosen(self, index: int) -> None:
-        name = self.encoder.itemData(index)
-        if name == OWN_FILE:
-            path, _ = QFileDialog.getOpenFileName(self, "A frozen network with its JSON beside", "", "Networks (*.pt2)")
-            name = str(Path(path)) if path else None
-        if name:
-            self.session.preparation.configure(encoder=name)
-        self.refresh()
-
     # what the session says
 
     def showEvent(self, event: QShowEvent | None) -> None:
@@ -166,7 +151,7 @@ class FeaturesPage(Page):
             self._show_settings(project.config.tissue, project.config.tile)
         finally:
             self._showing = False
-        self._show_encoders(project.config.encoder)
+        self.encoder.show_encoder(project.config)
         ready, failures = len(session.preparation.ready), session.preparation.failures
         missing = len(project) - ready
         self.patch_note.setText(session.stage.patches.note)
@@ -184,14 +169,14 @@ class FeaturesPage(Page):
             nothing = "Every slide is ready with these settings."
         elif missing == len(failures):
             nothing = "The slides that are left failed: try them again."
-        self.prepare_all.set_reason(busy or nothing)
+        self.prepare_all.set_reason(busy or nothing or self.encoder.reason)
         one = ""
         if slide_id is None:
             one = "Open a slide first."
         elif slide_id in self.session.preparation.ready:
             one = "This slide is ready with these settings."
-        self.prepare_one.set_reason(busy or one)
-        self.retry.set_reason(busy)
+        self.prepare_one.set_reason(busy or one or self.encoder.reason)
+        self.retry.set_reason(busy or self.encoder.reason)
         self.retry.setVisible(bool(failures))
 
     def _show_settings(self, tissue: Any, tile: Any) -> None:
@@ -210,17 +195,6 @@ class FeaturesPage(Page):
         self.show_tissue.setChecked(self.session.stage.patches.showing_tissue)
         self.show_patches.setChecked(self.session.stage.patches.showing_patches)
 
-    def _show_encoders(self, chosen: str) -> None:
-        infos = self.session.preparation.encoders
-        wanted = [i.name for i in infos] + ([] if any(i.name == chosen for i in infos) else [chosen]) + [OWN_FILE]
-        if [self.encoder.itemData(i) for i in range(self.encoder.count())] != wanted:
-            self.encoder.clear()
-            for name in wanted:
-                self.encoder.addItem(Path(name).name if name.endswith(".pt2") else name, name)
-        self.encoder.setCurrentIndex(wanted.index(chosen))
-        note = next((i.note for i in infos if i.name == chosen), "A network of your own; its JSON says how to feed it.")
-        self.encoder_note.setText(note)
-
     def _next_step(self, ready: int, missing: int, failed: int) -> str:
         if self.session.desk.running is not None and self.session.desk.running.spec.kind == "extract":
             return "Slides are being prepared. Outline lesions meanwhile; what is done is kept if you stop."
@@ -228,6 +202,8 @@ class FeaturesPage(Page):
             return f"{count(failed, 'slide')} failed (see below). Try again, or go on to Train without."
         if not missing:
             return "All slides are ready. Go on to Train."
+        if self.encoder.reason:
+            return self.encoder.reason
         if self.session.stage.slide_id is None:
             return "Open a slide to see which patches would be cut, then prepare all slides."
         if self.session.stage.slide is not None and self.session.stage.slide.mpp is None:
