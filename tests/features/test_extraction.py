@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from napari_mil.errors import FeatureError
-from napari_mil.features import ExtractReport, extract, get_encoder, read_features
+from napari_mil.features import ExtractReport, extract, get_encoder, kept_precision, read_features
 from napari_mil.geometry import PatchGrid
 
 from .conftest import FakeSlide
@@ -260,3 +261,81 @@ def test_a_real_slide_with_a_real_network(shared_data: Path, tmp_path: Path, one
     assert found.encoder == "resnet50_layer3"
     assert found.target_mpp == 0.5
     assert np.abs(found.features - once).max() < 2e-3 * np.abs(once).max()
+
+
+class HalfSlide(FakeSlide):
+    """One whose level can be decoded at half its size, here by taking each second pixel."""
+
+    def can_halve(self, level: int) -> bool:
+        return True
+
+    def read_half(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        return np.ascontiguousarray(self.pixels[::2, ::2][y : y + height, x : x + width])
+
+
+def test_the_filters_are_recorded_and_their_rows_never_mixed(grid: PatchGrid, tmp_path: Path) -> None:
+    out = tmp_path / "s.h5"
+    generator = extract(FakeSlide(), grid, MeanEncoder(), out, batch_size=8, patch_px=32)
+    while next(generator).done < 24:
+        pass
+    generator.close()
+    half = HalfSlide()
+    reports, _ = run(half, grid, MeanEncoder(), out, batch_size=8, patch_px=32)
+    assert reports[0].done == 0
+    found = read_features(out)
+    assert found.attrs["resampling"] == "jpeg-dct-4x4, area"
+    stack = np.stack([half.pixels[y : y + 64 : 2, x : x + 64 : 2] for x, y in grid.coords])
+    assert np.array_equal(found.features, MeanEncoder().encode(stack).astype(np.float16).astype(np.float32))
+    run(half, grid, MeanEncoder(), tmp_path / "full.h5")
+    assert read_features(tmp_path / "full.h5").attrs["resampling"] == "area"  # nothing was halved
+
+
+def test_rows_of_another_precision_are_never_gone_on_with(slide: FakeSlide, grid: PatchGrid, tmp_path: Path) -> None:
+    class Coarse(MeanEncoder):
+        precision, precision_cosine, backend = "bf16", 0.9995, "torch"
+
+    out = tmp_path / "s.h5"
+    assert kept_precision(tmp_path) is None
+    generator = extract(slide, grid, Coarse(), out, batch_size=8)
+    while next(generator).done < 24:
+        pass
+    generator.close()
+    assert kept_precision(tmp_path) == "bf16"  # an unfinished file says it, too
+    assert run(slide, grid, MeanEncoder(), out, batch_size=8)[0][0].done == 0
+    assert read_features(out).attrs["precision"] == "fp32"
+    run(slide, grid, Coarse(), out)
+    attrs = read_features(out).attrs
+    assert (attrs["precision"], attrs["precision_cosine"], attrs["backend"]) == ("bf16", 0.9995, "torch")
+
+
+def test_memory_stays_bounded_however_many_patches(tmp_path: Path) -> None:
+    """What is held grows with the cache and the batches, not with the slide."""
+    slide = FakeSlide((2048, 2048))
+    grid = PatchGrid([(x, y) for y in range(0, 1984, 16) for x in range(0, 1984, 16)], 64, 16, 0.5)
+
+    class Quick(MeanEncoder):
+        def encode(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            return patches[:, :2, 0].reshape(len(patches), 6).astype(np.float32)
+
+    tracemalloc.start()
+    run(slide, grid, Quick(), tmp_path / "s.h5")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(grid) > 15_000
+    assert peak < 90e6  # all patches would be 189 MB
+
+
+def test_an_encoder_by_name_computes_in_the_precision_that_was_asked_for(
+    slide: FakeSlide, grid: PatchGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def chosen(encoder: Any, precision: str, backend: str) -> Any:
+        asked.append((precision, backend))
+        return encoder
+
+    monkeypatch.setattr("napari_mil.features.extraction.in_precision", chosen)
+    run(slide, grid, "texture", tmp_path / "a.h5")
+    run(slide, grid, "texture", tmp_path / "b.h5", precision="fp32", backend="torch")
+    run(slide, grid, MeanEncoder(), tmp_path / "c.h5", precision="bf16")  # an object computes as it does
+    assert asked == [("auto", "auto"), ("fp32", "torch")]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 import napari_mil.features as features
@@ -49,3 +50,24 @@ def test_a_failure_comes_through(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p", encoder=str(tmp_path / "nowhere.pt2"))
     with pytest.raises(FeatureError, match=r"nowhere\.pt2"):
         drain(load_encoder(project, "s1", "cpu"))
+
+
+def test_the_precision_of_the_features_that_are_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project.create(tmp_path / "p", encoder="resnet50")
+    asked: list[str] = []
+    monkeypatch.setattr(features, "get_encoder", lambda name, **_: name)
+    monkeypatch.setattr(features, "in_precision", lambda encoder, precision: asked.append(precision))
+
+    def load() -> str:
+        drain(load_encoder(project, "s1", "cpu"))
+        return asked.pop()
+
+    assert load() == "auto"
+    open_set = project.feature_set
+    project.feature_folder.mkdir(parents=True)
+    with h5py.File(project.feature_folder / "s0.h5.part", "w") as file:
+        file.attrs["precision"] = "bf16"
+    assert load() == "bf16"  # also on a machine that gains nothing by it
+    project.config.precision = "fp32"
+    assert load() == "fp32"
+    assert project.feature_set != open_set  # asked for: a set of its own

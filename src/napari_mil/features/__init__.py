@@ -15,6 +15,7 @@ from .importers import Importable as Importable
 from .importers import find_importable as find_importable
 from .importers import import_features as import_features
 from .layout import FeatureHeader as FeatureHeader
+from .layout import kept_precision as kept_precision
 from .naming import feature_set_name as feature_set_name
 from .precision import in_precision as in_precision
 from .reading import Features as Features

@@ -24,7 +24,7 @@ from napari_mil.geometry import PatchGrid
 from ._sources import SlideLike
 from .encoder import Encoder, Pixels, Rows, get_encoder
 from .estimates import remember_speed
-from .layout import FeatureHeader, slide_id_of
+from .layout import RESAMPLED, FeatureHeader, slide_id_of
 from .precision import in_precision
 from .read_ahead import read_ahead, readers_for
 from .reading import is_complete
@@ -202,13 +202,14 @@ def _header(
         level0_size=slide.dimensions,
         encoder_revision=encoder.revision,
         weights_sha256=encoder.weights_sha256,
-        transform=f"{'sRGB; ' if color else ''}{plan.resampling} to {out_px} px; {encoder.transform}",
+        transform=f"{'sRGB; ' if color else ''}{RESAMPLED} to {out_px} px; {encoder.transform}",
         precision=encoder.precision,
         mpp_source=slide.mpp_source or "user",
         read_level=plan.level,
         level0_magnification=slide.objective_power,
         tissue=tissue,
         color=color,
+        resampling=plan.resampling,
         extra={"effective_mpp_x": given[0], "effective_mpp_y": given[1]}
         | {name: value for name, value in how.items() if value is not None},
     )

@@ -17,6 +17,7 @@ from napari_mil.geometry import PatchGrid
 
 FORMAT_VERSION = 1
 BLOCK_ROWS = 1024  # rows of a chunk: one-row chunks read nine times slower
+RESAMPLED = "area"  # how pixels were brought to size where a file does not say it
 _UNKNOWN = "None"  # TRIDENT's way to say so, which its readers expect
 
 # what must agree before old rows may be kept
@@ -49,6 +50,8 @@ class FeatureHeader:
         JSON-able settings of tissue and tiling.
     color : str
         How the slide's colours were converted before the encoder saw them; empty: as they are stored.
+    resampling : str
+        The filters that brought the pixels to size; they differ between slides whose files have other levels.
     extra : mapping
         Further file attributes (strings and numbers).
     """
@@ -67,6 +70,7 @@ class FeatureHeader:
     level0_magnification: float | None = None
     tissue: Mapping[str, Any] | None = None
     color: str = ""
+    resampling: str = RESAMPLED
     extra: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def file_attrs(self, grid: PatchGrid) -> dict[str, Any]:
@@ -85,6 +89,7 @@ class FeatureHeader:
             "precision": self.precision,
             "tissue": json.dumps(dict(self.tissue) if self.tissue else {}, sort_keys=True),
             "software": json.dumps(software(), sort_keys=True),
+            "resampling": self.resampling,
             **({"color": self.color} if self.color else {}),
             **self.extra,
         }
@@ -143,7 +148,7 @@ def same_rows(file: Any, header: FeatureHeader, grid: PatchGrid, dim: int, dtype
             return False
         if any(file.attrs[key] != wanted[key] for key in (*_IDENTITY, "mpp_x", "mpp_y")):
             return False
-        if file.attrs.get("color", "") != header.color:
+        if file.attrs.get("resampling", RESAMPLED) != header.resampling or file.attrs.get("color", "") != header.color:
             return False
         same = ("patch_size", "patch_size_level0_xy", "stride_level0_xy")
         if not all(np.array_equal(coords.attrs[key], geometry[key]) for key in same):
@@ -151,6 +156,23 @@ def same_rows(file: Any, header: FeatureHeader, grid: PatchGrid, dim: int, dtype
         return 0 <= int(file.attrs["rows_done"]) <= len(grid) and np.array_equal(coords[:], grid.coords)
     except (KeyError, OSError, ValueError):
         return False
+
+
+def kept_precision(folder: Path) -> str | None:
+    """The precision that the features of a folder were computed in, so that further ones are, too; None: no features.
+
+    Unfinished files count, imported ones that do not say theirs don't.
+    """
+    import h5py
+
+    for path in sorted((*folder.glob("*.h5"), *folder.glob("*.h5.part"))):
+        try:
+            with h5py.File(path, "r", locking="best-effort") as file:
+                if found := str(plain(file.attrs.get("precision", ""))):
+                    return found
+        except OSError:  # being written, or damaged: another one will say it
+            continue
+    return None
 
 
 def plain(value: Any) -> Any:

@@ -11,7 +11,13 @@ from typing import Any
 
 
 def feature_set_name(
-    encoder: Any, tile_config: Any, tissue_config: Any = None, *, weights: str | None = None, color: str = "as stored"
+    encoder: Any,
+    tile_config: Any,
+    tissue_config: Any = None,
+    *,
+    weights: str | None = None,
+    color: str = "as stored",
+    precision: str = "auto",
 ) -> str:
     """``"<encoder>-<8 hex digits>"``, the same for the same choices on every machine.
 
@@ -24,11 +30,15 @@ def feature_set_name(
         A choice of weights that tells two sets of one encoder apart.
     color : str
         "as stored", which no name tells, or "srgb".
+    precision : str
+        "auto", which no name tells, or the one that was asked for.
     """
     name = _encoder_name(encoder)
     choices = {"encoder": name, "tile": _as_json(tile_config), "tissue": _as_json(tissue_config), "weights": weights}
     if color != "as stored":
         choices["color"] = color
+    if precision != "auto":
+        choices["precision"] = precision
     digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_.]+', '_', name).strip('._') or 'encoder'}-{digest}"
 

@@ -51,13 +51,13 @@ def in_precision(encoder: Encoder, precision: str = "auto", backend: str = "auto
         A name that is none of these; a precision or backend that was asked for and cannot be had, or whose rows do
         not agree with those of float32.
     """
-    for what, name, known in (("precision", precision, PRECISIONS), ("backend", backend, BACKENDS)):
-        if name not in known:
-            raise FeatureError(f"There is no {what} {name!r}. Choose one of {', '.join(known)}.")
     from .torch_encoder import TorchEncoder
 
     if not isinstance(encoder, TorchEncoder):
         return encoder
+    for what, name, known in (("precision", precision, PRECISIONS), ("backend", backend, BACKENDS)):
+        if name not in known:
+            raise FeatureError(f"There is no {what} {name!r}. Choose one of {', '.join(known)}.")
     problem: FeatureError | None = None
     for wanted, by in _ways(encoder.device, precision, backend):
         if (wanted, by) == ("fp32", "torch"):

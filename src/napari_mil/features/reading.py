@@ -77,6 +77,7 @@ class Features:
             "encoder_revision": str(self.attrs.get("encoder_revision", "")),
             "weights_sha256": self.weights_sha256,
             "transform": str(self.attrs.get("transform", "")),
+            "precision": str(self.attrs.get("precision", "")),
             "color": color_of(self.attrs),
             "target_mpp": self.target_mpp,
             "patch_px": self.patch_px,

@@ -56,7 +56,7 @@ def of_project(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport
 
 def of_files(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, None, dict[str, Any]]:
     """Slide files, one feature file each; a bad one is told of and the others go on."""
-    from napari_mil.features import get_encoder
+    from napari_mil.features import get_encoder, in_precision, kept_precision
     from napari_mil.study.prepare import is_busy, resolve_device
     from napari_mil.study.words import counted
 
@@ -69,6 +69,9 @@ def of_files(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, 
     device = resolve_device(spec.device, spec.encoder)
     context.note(device=device)
     encoder = get_encoder(spec.encoder, weights=spec.weights, device=device)
+    # a folder's features are all in one precision, as a project's are
+    kept = kept_precision(Path(spec.out)) if spec.precision == "auto" else None
+    encoder = in_precision(encoder, kept or spec.precision)
     done: list[Path] = []
     failed: dict[str, str] = {}
     busy: list[str] = []

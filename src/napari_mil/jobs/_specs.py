@@ -39,8 +39,8 @@ class ExtractJob(_Spec):
     """Tissue → grid → features, for slides of a project (all: ``slide_ids=None``) or for single slide files.
 
     With `project` its settings are used. Without, `slides` are paths, `out` is the folder of the feature files,
-    `tile` the fields of a ``TileConfig``, `slide_mpp` the µm per pixel of slides that do not say it, and `srgb` whether
-    their colours are converted by their ICC profiles.
+    `tile` the fields of a ``TileConfig``, `precision` that of the encoder, `slide_mpp` the µm per pixel of slides that
+    do not say it, and `srgb` whether their colours are converted by their ICC profiles.
     """
 
     path_fields: ClassVar[tuple[str, ...]] = ("project", "out", "slides", "weights")
@@ -54,6 +54,7 @@ class ExtractJob(_Spec):
     tile: dict[str, Any] = Field(default_factory=dict)
     slide_mpp: float | None = None
     srgb: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     retry_failed: bool = False
 

@@ -77,13 +77,14 @@ class Bundle:
 
     def encoder_on(self, device: str = "auto") -> Encoder:
         """The encoder, made once for each device."""
-        from napari_mil.features import get_encoder
+        from napari_mil.features import get_encoder, in_precision
 
         from .prepare import resolve_device
 
         where = resolve_device(device, self.encoder)
         if where not in self._kept:
-            self._kept[where] = get_encoder(self.encoder, weights=self.encoder_weights, device=where)
+            made = get_encoder(self.encoder, weights=self.encoder_weights, device=where)
+            self._kept[where] = in_precision(made, str(self.features.get("precision") or "fp32"))
         encoder: Encoder = self._kept[where]
         return encoder
 

@@ -13,6 +13,7 @@ from napari_mil.slide import TileConfig, TissueConfig
 
 SCHEMA_VERSION = 1
 Color = Literal["as stored", "srgb"]
+Precision = Literal["auto", "fp32", "bf16"]
 Role = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 
@@ -38,6 +39,9 @@ class ProjectConfig(BaseModel):
     )
     tissue: TissueConfig = Field(default_factory=TissueConfig)
     tile: TileConfig = Field(default_factory=TileConfig)
+    precision: Precision = Field(
+        "auto", description="of the encoder; auto: bf16 where the machine gains by it, and then the same for all slides"
+    )
     color: Color = Field("as stored", description="srgb: converted from each file's ICC profile")
     classes: ClassRoles = Field(default_factory=ClassRoles)
     class_colors: dict[str, tuple[int, int, int]] = Field(default_factory=lambda: dict(LESION_CLASSES))

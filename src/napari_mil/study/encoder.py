@@ -18,6 +18,9 @@ TOLD_EVERY_S = 0.5
 def load_encoder(project: Project, slide_id: str, device: str) -> Generator[ExtractReport, None, Encoder]:
     """Make the project's encoder; reports tell how much of its weights is there while they are downloaded.
 
+    Where the project leaves the precision open, features that are there already decide it: those of a project are
+    all computed in one, also when it goes on on another machine.
+
     Parameters
     ----------
     slide_id : str
@@ -25,7 +28,7 @@ def load_encoder(project: Project, slide_id: str, device: str) -> Generator[Extr
     device : str
         "cpu", "cuda", … ("auto" is resolved by the caller).
     """
-    from napari_mil.features import ExtractReport, get_encoder
+    from napari_mil.features import ExtractReport, get_encoder, in_precision, kept_precision
 
     so_far: tuple[int, int] = (0, 0)
 
@@ -33,10 +36,16 @@ def load_encoder(project: Project, slide_id: str, device: str) -> Generator[Extr
         nonlocal so_far
         so_far = done, total
 
+    precision: str = project.config.precision
+    if precision == "auto":
+        precision = kept_precision(project.feature_folder) or "auto"
+
+    def make() -> Encoder:
+        made = get_encoder(project.encoder, weights=project.encoder_weights, device=device, progress=downloaded)
+        return in_precision(made, precision)
+
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(
-            get_encoder, project.encoder, weights=project.encoder_weights, device=device, progress=downloaded
-        )
+        future = pool.submit(make)
         told = so_far
         while not future.done():
             time.sleep(0.05 if told == (0, 0) else TOLD_EVERY_S)

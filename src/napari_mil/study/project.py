@@ -190,6 +190,7 @@ class Project(ProjectSlides):
             self.config.tissue,
             weights=weights.name if weights else None,
             color=self.config.color,
+            precision=self.config.precision,
         )
 
     @property

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from .project import Project
 
 _PACKAGES = ("napari-mil", "torch", "torchvision", "numpy", "scipy", "shapely", "openslide-python", "h5py")
-_KEYS = ("encoder", "encoder_revision", "weights_sha256", "transform", "color", "target_mpp", "patch_px", "dim")
+_KEYS = (
+    "encoder",
+    "encoder_revision",
+    "weights_sha256",
+    "transform",
+    "precision",
+    "color",
+    "target_mpp",
+    "patch_px",
+    "dim",
+)
 
 
 def project_provenance(project: Project, slide_ids: Iterable[str] | None = None) -> dict[str, Any]:
@@ -102,6 +112,7 @@ def _feature_facts(path: Path, size: int, changed: int) -> dict[str, Any]:
         "encoder_revision": str(attrs.get("encoder_revision", "")),
         "weights_sha256": str(attrs.get("weights_sha256", "")),
         "transform": str(attrs.get("transform", "")),
+        "precision": str(attrs.get("precision", "")),
         "color": color_of(attrs),
         "target_mpp": float(attrs.get("target_mpp", 0)),
         "patch_px": patch_px,
