@@ -91,7 +91,7 @@ def test_patches_are_cut_as_the_encoder_wants_them_unless_told_otherwise(
     assert jobs[-1].tile == {"target_mpp": 0.5, "patch_px": 256}
     err = run("extract", slide, "--encoder", "uni", "--patch-px", "224")[2]
     assert jobs[-1].tile == {"target_mpp": 0.5, "patch_px": 224}
-    assert "Note: uni was made for patches of 256 px at 0.5 µm/px. Here they are 224 px" in err
+    assert "Note: UNI was made for patches of 256 px at 0.5 µm/px. Here they are 224 px" in err
     run("extract", slide)
     assert jobs[-1].tile == {}
 

@@ -203,6 +203,6 @@ def test_a_scale_that_is_not_its_own_is_told() -> None:
     assert (uni.target_mpp, uni.patch_px) == (0.5, 256)
     assert uni.scale_note(0.5, 256) == ""
     assert uni.scale_note(0.504, 256) == ""
-    assert "for patches of 256 px at 0.5 µm/px. Here they are 224 px at 1 µm/px" in uni.scale_note(1.0, 224)
+    assert "UNI was made for patches of 256 px at 0.5 µm/px. Here they are 224 px at 1" in uni.scale_note(1.0, 224)
     assert info("resnet50").scale_note(2.0, 99) == ""
     assert info("dinov2-small").scale_note(2.0, 99) == ""

@@ -75,7 +75,8 @@ def check_weights() -> Finding:
     from napari_mil.features.encoder import list_encoders
     from napari_mil.features.weights import weights_of
 
-    encoders = list_encoders()
+    # published ones need a licence before they are offered to be downloaded: only those that are here are told of
+    encoders = [info for info in list_encoders() if not (info.url and info.needs_download)]
     ready = [info.name for info in encoders if not info.needs_download]
     missing = [info.name for info in encoders if info.needs_download]
     details = {"ready": ready, "to_download": missing}

@@ -109,8 +109,9 @@ class EncoderInfo:
         if abs(target_mpp / self.target_mpp - 1) < 0.03 and patch_px == self.patch_px:
             return ""
         return (
-            f"{self.name} was made for patches of {self.patch_px} px at {self.target_mpp:g} µm/px. Here they are "
-            f"{patch_px} px at {target_mpp:g} µm/px: its features may be worse, and are not those that others publish."
+            f"{self.title or self.name} was made for patches of {self.patch_px} px at {self.target_mpp:g} µm/px. Here "
+            f"they are {patch_px} px at {target_mpp:g} µm/px: its features may be worse, and are not those that others "
+            "publish."
         )
 
 

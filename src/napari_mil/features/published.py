@@ -104,8 +104,8 @@ class PublishedEncoder:
     @property
     def note(self) -> str:
         """What it is, for people."""
-        scale = "of any scale" if self.mpp is None else f"of {self.patch_px} px at {self.mpp:g} µm/px"
-        return f"{self.title}: {self.dim} numbers a patch, {self.millions:.0f} million parameters; for patches {scale}."
+        made = "of natural images" if self.mpp is None else f"for patches of {self.patch_px} px at {self.mpp:g} µm/px"
+        return f"{self.title}: {self.dim} numbers a patch, {self.millions:.0f} million parameters; made {made}."
 
     @property
     def terms(self) -> str:
@@ -140,7 +140,7 @@ def _dinov2(size: str, dim: int, millions: float, file_mb: float) -> PublishedEn
     """A DINOv2 as timm gives it out: trained on natural images, at last of 518 px; here it sees 224 px."""
     return PublishedEncoder(
         name=f"dinov2-{size}",
-        title=f"DINOv2 {size}, of natural images",
+        title=f"DINOv2 {size}",
         repo=f"timm/vit_{size}_patch14_dinov2.lvd142m",
         file="model.safetensors",
         revision="main",

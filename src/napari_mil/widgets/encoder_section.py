@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel
 
-from .parts import Action, Note, Section, row
+from .parts import ACCENT, Action, Note, Section, row
 
 if TYPE_CHECKING:
     from napari_mil.features import EncoderInfo
@@ -143,25 +143,33 @@ def _grouped(infos: list[EncoderInfo]) -> list[tuple[str, str]]:
     groups: dict[str, list[tuple[str, str]]] = {RECOMMENDED: [], PUBLISHED: [], OTHERS: []}
     for info in infos:
         if info.url:
-            size = f"{info.download_mb / 1000:.1f} GB" if info.download_mb >= 1000 else f"{info.download_mb:.0f} MB"
-            groups[PUBLISHED].append((info.name, f"{info.title} ({info.dim} numbers, {size})"))
+            groups[PUBLISHED].append((info.name, f"{info.title} ({info.dim} numbers, {_size(info)})"))
         else:
             groups[RECOMMENDED if info.source == "napari-mil" else OTHERS].append((info.name, info.name))
     return [entry for heading, entries in groups.items() if entries for entry in [("", heading), *entries]]
 
 
 def _licence_text(info: EncoderInfo, weights: str | None) -> str:
-    licence = f'Licence: <a href="{info.licence_url}">{info.licence}</a>.'
-    page = f'<a href="{info.url}">{info.url.removeprefix("https://")}</a>'
+    licence = f"Licence: {_link(info.licence_url, info.licence)}."
+    page = _link(info.url, info.url.removeprefix("https://"))
     if weights is not None:
         return f"{licence} Weights of your file {Path(weights).name}; see {page}."
     if not info.needs_download:
         return f"{licence} Its weights are here already; see {page}."
-    size = f"{info.download_mb:.0f} MB"
+    if not info.terms:
+        licence += " You accepted it."
     asked = ""
     if info.gated:
         asked = " They are given to accounts that accepted the terms there: do that, then log in with “hf auth login”."
-    return f"{licence} {size} will be downloaded from {page}.{asked}"
+    return f"{licence} {_size(info)} will be downloaded from {page}.{asked}"
+
+
+def _size(info: EncoderInfo) -> str:
+    return f"{info.download_mb / 1000:.1f} GB" if info.download_mb >= 1000 else f"{info.download_mb:.0f} MB"
+
+
+def _link(url: str, text: str) -> str:
+    return f'<a href="{url}" style="color: {ACCENT}">{text}</a>'
 
 
 def _links() -> QLabel:
