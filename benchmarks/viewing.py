@@ -77,7 +77,7 @@ class View(Napari):
     def __init__(self, path: Path) -> None:
         self.slide = open_slide(path)
         self.view = self.slide.view()
-        super().__init__(self.view.levels, multiscale=True, rgb=True, cache=False)
+        super().__init__(list(self.view.array_likes), multiscale=True, rgb=True, cache=False)
 
     def complete(self, zoom: float, center: np.ndarray) -> None:
         """Until the view shows full detail, from the first look on."""
