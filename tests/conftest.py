@@ -20,3 +20,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found in {folder}; set NAPARI_MIL_DATA to test against it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scanner_profile() -> bytes:
+    """An ICC profile with the primaries of sRGB and a gamma of 1: what is stored looks brighter in sRGB."""
+    return (Path(__file__).parent / "data" / "linear_scanner.icc").read_bytes()

@@ -46,7 +46,11 @@ def _is_slide(path: Path) -> bool:
         return True
     if suffix in TIFF_SUFFIXES:
         return _is_pyramid(path)
-    return path.is_dir() and any(path.glob("*.dcm"))
+    if not path.is_dir():
+        return False
+    from napari_mil.slide import is_ome_zarr
+
+    return is_ome_zarr(path) or any(path.glob("*.dcm"))
 
 
 def _is_pyramid(path: Path) -> bool:

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "slide": ["Slide"],
         "view": ["SlideView"],
         "source": ["PixelSource", "SlideWarning"],
+        "zarr_source": ["is_ome_zarr", "is_zarr"],
         "files": ["SLIDE_SUFFIXES", "IMAGE_SUFFIXES", "find_slides", "is_slide_file"],
         "cache": ["TileCache", "tile_cache", "set_cache_limit"],
         "tissue": ["TissueConfig", "TissueMask", "tissue_mask", "tissue_pixels", "tissue_share"],
@@ -50,3 +51,5 @@ if TYPE_CHECKING:
     from .tissue import tissue_pixels as tissue_pixels
     from .tissue import tissue_share as tissue_share
     from .view import SlideView as SlideView
+    from .zarr_source import is_ome_zarr as is_ome_zarr
+    from .zarr_source import is_zarr as is_zarr

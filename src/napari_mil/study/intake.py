@@ -77,16 +77,18 @@ def find_again(lost: Mapping[str, Path], before: Path | None, new_folder: Path) 
     """
     if not new_folder.is_dir():
         raise ProjectError(f"{new_folder}: is no folder; choose the folder that holds the slides now.")
+    from napari_mil.slide import is_slide_file, is_zarr
+
     found: dict[str, Path] = {}
     by_name: dict[str, list[Path]] = {}
     by_stem: dict[str, list[Path]] = {}
     for root, folders, files in os.walk(new_folder):
         for name in [*files, *folders]:
             by_name.setdefault(name.lower(), []).append(Path(root, name))
-        for name in files:
+        stores = [name for name in folders if is_zarr(Path(root, name))]
+        folders[:] = [name for name in folders if name not in stores]  # thousands of chunks
+        for name in [*files, *stores]:
             by_stem.setdefault(slide_id_of(name).lower(), []).append(Path(root, name))
-    from napari_mil.slide import is_slide_file
-
     for slide_id, path in lost.items():
         if before is not None and before in path.parents and (new_folder / path.relative_to(before)).exists():
             found[slide_id] = new_folder / path.relative_to(before)

@@ -296,7 +296,7 @@ class Models:
         from napari_mil.jobs import ApplyJob
 
         session = self._session
-        out = (target if target.is_dir() else target.parent) / f"{bundle.name}-maps"
+        out = (target.parent if slides == [target] else target) / f"{bundle.name}-maps"
         shown = session.stage.slide
         mpp = shown.mpp[0] if shown is not None and shown.mpp is not None and shown.path in slides else None
         spec = ApplyJob(
