@@ -87,8 +87,8 @@ class SlideView:
         self.array_likes: tuple[Level, ...] = tuple(
             Level(level.size, i, self._answer, title) for i, level in enumerate(tiles.chain)
         )
-        for i in range(self._threads):
-            threading.Thread(target=self._work, name=f"slide-view-{self._token}-{i}", daemon=True).start()
+        self._pool: list[threading.Thread] = []  # grows as there is work
+        self._idle = 0
 
     @property
     def levels(self) -> list[LevelArray]:
@@ -122,7 +122,7 @@ class SlideView:
         with self._changed:
             if not self._closed:
                 self._ahead = missing[::-1]
-                self._changed.notify_all()
+                self._call_threads()
 
     def wait(self, timeout: float = 30.0) -> bool:
         """Wait until nothing is pending (for scripts and tests, never in the window's thread); False on timeout."""
@@ -215,8 +215,16 @@ class SlideView:
                 del self._waiting[next(iter(self._waiting))]
             if ahead is not None:
                 self._ahead = ahead
-            if self._waiting or self._ahead:
-                self._changed.notify_all()
+            self._call_threads()
+
+    def _call_threads(self) -> None:
+        """Wake as many threads as there is work for, or start them. The lock is held."""
+        wanted = min(len(self._waiting) + len(self._ahead), self._threads)
+        self._changed.notify_all()
+        for _ in range(min(wanted - self._idle, self._threads - len(self._pool))):
+            name = f"slide-view-{self._token}-{len(self._pool)}"
+            self._pool.append(threading.Thread(target=self._work, name=name, daemon=True))
+            self._pool[-1].start()
 
     def _ahead_of(self, level: int, box: Box) -> list[TileId] | None:
         """Tiles beside a region in the direction in which it moved since the last question; None if it did not."""
@@ -251,7 +259,9 @@ class SlideView:
                 while not (ids := self._next()):
                     if self._closed:
                         return
+                    self._idle += 1
                     self._changed.wait()
+                    self._idle -= 1
             arrived = self._read(ids)
             with self._changed:
                 wanted = [id for id in ids if self._reading.pop(id)]
