@@ -207,22 +207,25 @@ def ruin(path: Path, tile: int, how: str) -> None:
         overwrite_tile(path, 0, tile, encoded(np.full((64, 64, 3), 99, np.uint8)))
     elif how == "behind-end":
         overwrite_entry(path, 0, tile, "TileOffsets", path.stat().st_size + 5)
+    elif how == "nowhere":
+        overwrite_entry(path, 0, tile, "TileOffsets", 2**64 - 1)
     elif how == "endless":
         overwrite_entry(path, 0, tile, "TileByteCounts", 2**32 - 1)
     else:
         raise AssertionError(how)
 
 
-@pytest.mark.parametrize("how", ["zeros", "truncated", "other-size", "behind-end", "endless"])
+@pytest.mark.parametrize("how", ["zeros", "truncated", "other-size", "behind-end", "nowhere", "endless"])
 @pytest.mark.parametrize("kind", ["tif", "ome.tif"])
 def test_one_bad_tile_spoils_no_other(tmp_path: Path, kind: str, how: str) -> None:
     fine = smooth(HEIGHT, WIDTH, 1)
-    path = write_tiles(tmp_path / f"a.{kind}", [(fine.shape, jpegs(fine), YCBCR)], ome=kind == "ome.tif")
+    levels = [(fine.shape, jpegs(fine), YCBCR)]
+    path = write_tiles(tmp_path / f"a.{kind}", levels, ome=kind == "ome.tif", bigtiff=True)
     with tifffile.TiffFile(path) as tif:
         expected = tif.series[0].asarray()
     ruin(path, 5, how)
     with open_slide(path) as slide:
-        if how != "behind-end":  # OpenSlide does not open that
+        if how not in ("behind-end", "nowhere"):  # OpenSlide does not open that
             assert slide.source.name == ("openslide" if kind == "tif" else "tifffile")
         whole, errors = in_blocks(slide.source, 0)
         bad = np.zeros(whole.shape[:2], bool)

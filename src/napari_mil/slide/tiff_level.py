@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,8 @@ class TiffLevel:
         self.size: Size = size or (page.imagewidth, page.imagelength)
         self.tile: Size = tile_size(page)
         self._columns = -(-page.imagewidth // self.tile[0])
-        self._offsets = np.asarray(page.dataoffsets, np.int64)
-        self._counts = np.asarray(page.databytecounts, np.int64)
+        self._offsets = _table(page.dataoffsets)
+        self._counts = _table(page.databytecounts)
         self._most_bytes = 2 * self.tile[0] * self.tile[1] * page.samplesperpixel + 1024**2  # of a tile that is sane
         self._file = file
         self._codec = codec
@@ -152,16 +153,19 @@ class TiffLevel:
 
     def _half(self, tile: Tile, raw: memoryview | Exception) -> Pixels:
         """Pixels of a tile at half the size, at least what of it lies inside the level."""
-        try:
-            if not isinstance(raw, Exception) and len(raw):
+        if not isinstance(raw, Exception) and len(raw):
+            with suppress(Exception):  # whatever the codec met: decoding it whole says why, or finds another way
                 return self._codec.half(raw)
-        except Exception as error:  # whatever the codec met
-            raw = error
         whole = np.empty(self._shape(*tile), np.uint8)
         failed = self._filled(tile, raw, whole)
         if failed is not None:
             raise failed
         return halve(whole)
+
+
+def _table(values: Sequence[int]) -> npt.NDArray[np.int64]:
+    """A page's offsets or counts; what no file can have is only made small enough to be a number here."""
+    return np.minimum(np.asarray(values, np.uint64), np.uint64(2**62)).astype(np.int64)
 
 
 def _rows(x: int, y: int, width: int, height: int, tile: Size) -> Iterator[list[Tile]]:

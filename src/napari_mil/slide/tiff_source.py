@@ -176,7 +176,9 @@ class TiffSource:
     def _level(self, index: int, page: Any) -> TiffLevel:
         """A page by the quickest way that gives tifffile's pixels."""
         path = Path(page.parent.filehandle.path)
-        file = self._files.setdefault(path, TileFile(path))
+        if path not in self._files:
+            self._files[path] = TileFile(path)
+        file = self._files[path]
         known = TiffLevel(page, file, TifffileCodec(page), self._path.name)
         for codec in jpeg_codecs(page):
             level = TiffLevel(page, file, codec, self._path.name)
