@@ -225,6 +225,20 @@ def test_extract_asks_for_the_right_job(run: Run, asked: list[Any], slide: Path,
     assert Project.open(project.folder).config.encoder == "resnet18"
 
 
+def test_a_precision_becomes_the_projects_own_or_the_jobs(
+    run: Run, asked: list[Any], slide: Path, project: Project
+) -> None:
+    assert run("extract", project.folder, "--precision", "fp32")[0] == 0
+    assert Project.open(project.folder).config.precision == "fp32"
+    assert run("extract", slide, "--precision", "bf16")[0] == 0
+    assert asked[-1].precision == "bf16"
+    assert run("extract", slide)[0] == 0
+    assert asked[-1].precision == "auto"
+    code, _, err = run("extract", slide, "--precision", "fp8")
+    assert code != 0
+    assert "--precision fp8: expected auto, fp32, bf16" in err
+
+
 def test_extract_really(run: Run, slide: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")

@@ -254,3 +254,18 @@ def test_jobs_that_are_followed_take_no_thread_from_the_window(qtbot: object, un
     background.close()
     background.run(lambda: 8, got.append, lambda _: None)
     assert got == [7]
+
+
+def test_the_precision_is_chosen_where_the_encoder_has_weights(trained: MilDock) -> None:
+    project = trained.session.project
+    trained.show_page("Features")
+    section = trained.page.encoder
+    assert not section.precision_row.isVisible()  # the texture encoder computes as it does
+    trained.session.preparation.configure(encoder="resnet18")
+    assert section.precision_row.isVisible()
+    assert section.precision.currentData() == "auto"
+    before = project.feature_set
+    section.precision.setCurrentIndex(section.precision.findData("fp32"))
+    section.precision.activated.emit(section.precision.currentIndex())
+    assert Project.open(project.folder).config.precision == "fp32"
+    assert project.feature_set != before

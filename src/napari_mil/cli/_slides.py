@@ -126,6 +126,9 @@ def extract(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A local file of the encoder's weights.")] = None,
     accept_licence: AcceptLicence = False,
+    precision: Annotated[
+        str | None, typer.Option(help="auto (half where the machine gains by it), fp32 or bf16.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the feature files (for slide files).")] = None,
     target_mpp: Annotated[float | None, typer.Option(help="µm per pixel of the patches (for slide files).")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a patch in pixels (for slide files).")] = None,
@@ -144,8 +147,11 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """Compute features: tissue, patches, encoder. What is done already is kept."""
+    from napari_mil.features.precision import PRECISIONS
     from napari_mil.jobs import ExtractJob
 
+    if precision is not None and precision not in PRECISIONS:
+        raise MilError(f"--precision {precision}: expected {', '.join(PRECISIONS)}")
     if len(what) == 1 and (what[0] / "project.json").is_file():
         of_files = {"--out": out, "--target-mpp": target_mpp, "--patch-px": patch_px}
         given = [name for name, value in of_files.items() if value is not None]
@@ -153,6 +159,8 @@ def extract(
             raise MilError(f"{' and '.join(given)}: for slide files only; a project keeps its own in project.json")
         if encoder is not None or weights is not None:
             _choose_encoder(what[0], encoder, weights)
+        if precision is not None:
+            _choose_precision(what[0], precision)
         if srgb is not None:
             _choose_color(what[0], srgb)
         if mpp is not None:
@@ -168,6 +176,7 @@ def extract(
             tile=_tiling(encoder, target_mpp, patch_px),
             slide_mpp=mpp,
             srgb=bool(srgb),
+            precision=precision or "auto",
             encoder=encoder,
             weights=None if weights is None else str(weights),
             device=device,
@@ -216,6 +225,14 @@ def _ready_encoder(folder: Path, accept_licence: bool) -> None:
     tell_of_scale(name, tile.target_mpp, tile.patch_px, change="Change it on the page Features or in project.json.")
     if project.encoder_weights is None:
         agree_to_licence(name, accepted=accept_licence)
+
+
+def _choose_precision(folder: Path, precision: str) -> None:
+    """Make it the project's own: features of two precisions are never mixed."""
+    project = open_project(folder)
+    project.config.precision = precision
+    project.save()
+    say(f"Note: the project's encoder computes in the precision {precision} from now on.")
 
 
 def _choose_color(folder: Path, srgb: bool) -> None:

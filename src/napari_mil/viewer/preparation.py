@@ -111,6 +111,7 @@ class Preparation:
         tile: dict[str, Any] | None = None,
         encoder: str | None = None,
         weights: str | None = None,
+        precision: str | None = None,
         color: str | None = None,
     ) -> None:
         """Change how slides become features; what was made with other settings stays on disk.
@@ -131,6 +132,8 @@ class Preparation:
                 changes |= {"encoder": encoder, "encoder_weights": None}
             if weights is not None:
                 changes["encoder_weights"] = weights or None
+            if precision:
+                changes["precision"] = precision
             if color:
                 changes["color"] = color
             changed = {k: v for k, v in changes.items() if getattr(config, k) != v}

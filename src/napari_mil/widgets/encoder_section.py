@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel
 
-from .parts import ACCENT, Action, Note, Section, row
+from .parts import ACCENT, Action, Note, Section, labelled, row
 
 if TYPE_CHECKING:
     from napari_mil.features import EncoderInfo
@@ -20,6 +20,7 @@ OWN_FILE = "My own network (.pt2)…"
 RECOMMENDED = "Recommended"
 PUBLISHED = "Published encoders (licences of their own)"
 OTHERS = "Of other packages"
+PRECISIONS = {"auto": "Automatic", "fp32": "Full (32 bit)", "bf16": "Half (bfloat16)"}
 WEIGHT_FILES = "Weights (*.safetensors *.bin *.pth *.pt)"
 
 
@@ -50,7 +51,16 @@ class EncoderSection(Section):
         self.add(self.problem)
         self.add(self.scale_note)
         self.scale_row = self.add(row(self.use_scale))
+        self.precision = QComboBox()
+        self.precision.setToolTip(
+            "Automatic: half where this computer gains by it and the features agree with those of full precision; all "
+            "slides of a project are then done so."
+        )
+        for name, text in PRECISIONS.items():
+            self.precision.addItem(text, name)
+        self.precision_row = self.add(labelled("Precision", self.precision))
         self.choice.activated.connect(self._choose)
+        self.precision.activated.connect(lambda i: self._configure(precision=self.precision.itemData(i)))
 
     @property
     def reason(self) -> str:
@@ -74,6 +84,8 @@ class EncoderSection(Section):
         scale = info.scale_note(config.tile.target_mpp, config.tile.patch_px) if info else ""
         self.scale_note.setText(scale)
         self.scale_row.setVisible(bool(scale))
+        self.precision.setCurrentIndex(self.precision.findData(config.precision))
+        self.precision_row.setVisible(config.encoder != "texture")  # it has no weights
         self._show_licence(info, config.encoder_weights)
 
     def _show_choices(self) -> None:
@@ -133,8 +145,10 @@ class EncoderSection(Section):
         tile = {"target_mpp": info.target_mpp, "patch_px": info.patch_px, "stride_px": None}
         self._session.preparation.configure(tile=tile)
 
-    def _configure(self, *, encoder: str | None = None, weights: str | None = None) -> None:
-        self._session.preparation.configure(encoder=encoder, weights=weights)
+    def _configure(
+        self, *, encoder: str | None = None, weights: str | None = None, precision: str | None = None
+    ) -> None:
+        self._session.preparation.configure(encoder=encoder, weights=weights, precision=precision)
         self._refresh()  # also where nothing changed: the list shows what was clicked
 
 
