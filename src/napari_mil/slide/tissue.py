@@ -240,7 +240,7 @@ def _without_small(mask: Bools, px: float, *, inclusive: bool = False, keep_bord
 def _integral(mask: Bools) -> npt.NDArray[np.uint32]:
     """(h + 1, w + 1) number of True above and left of each corner."""
     out = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.uint32)
-    np.cumsum(mask, axis=1, out=out[1:, 1:])
+    np.cumsum(mask, axis=1, dtype=np.uint32, out=out[1:, 1:])
     for row in range(1, len(out)):  # six times as fast as cumsum down the columns
         out[row] += out[row - 1]
     return out
