@@ -34,7 +34,7 @@ CACHE_BYTES = 256 * 1024**2
 _NEARLY = 0.01  # a level up to 1 % coarser than wanted is the wanted one (its size was rounded)
 _NEARLY_HALF = 0.02  # a level decoded at half its size: 0.2528 µm/px is sold as 0.25, and 0.5 is wanted
 _STRIP_PX = 2 * 1024**2  # pixels of a strip of neighbours at most, so that it stays in the processor's cache
-_HALF_BLOCK_PX = 256  # side of blocks decoded at half size, at least
+_HALF_BLOCK_PX = 128  # side of blocks decoded at half size: one tile of 256 px, so that a bad one spoils no other
 
 Region = Callable[[int, int, int, int], Pixels]  # x, y, width, height inside a level → its pixels
 
