@@ -110,7 +110,7 @@ def test_nothing_is_downloaded_before_the_licence_was_accepted(server: type[Stan
 
 
 def test_a_download_with_progress_and_the_next_time_without(
-    server: type[StandIn], tmp_path: Path, own_hub_cache: Path
+    server: type[StandIn], tmp_path: Path, own_hub_cache: Path, own_cache: Path
 ) -> None:
     import torch
     from safetensors.torch import save_file
@@ -138,6 +138,14 @@ def test_a_download_with_progress_and_the_next_time_without(
     assert get_encoder("dinov2-small").weights_sha256 == ours.weights_sha256
     assert server.asked == before  # the hub is not even asked
     assert hub.cached_file(OPEN, "another") is None
+    placed = hub.place_by_hand(OPEN)  # one put there by hand goes first
+    assert placed.is_relative_to(own_cache)
+    placed.parent.mkdir(parents=True)
+    placed.write_bytes(kept.read_bytes())
+    kept.unlink()
+    assert not info("dinov2-small").needs_download
+    again = get_encoder("dinov2-small")
+    assert (again.revision, again.weights_sha256) == ("local", ours.weights_sha256)
 
 
 def test_a_pinned_revision_is_the_one_asked_for(server: type[StandIn]) -> None:
@@ -174,7 +182,7 @@ def test_offline_says_what_to_fetch_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
         hub.download(GATED)
     sentence = str(caught.value)
     assert "UNI (1214 MB) cannot be downloaded from https://huggingface.co/MahmoodLab/UNI" in sentence
-    assert "download pytorch_model.bin there with a browser" in sentence
+    assert f"download pytorch_model.bin there with a browser and put it at {hub.place_by_hand(GATED)}" in sentence
     assert "\n" not in sentence
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FeatureError, match="cannot be downloaded"):

@@ -65,6 +65,26 @@ def test_features_of_another_encoder_or_scale_are_refused(trained: tuple[Project
             bundle.check_features(read_features(path))
 
 
+def test_weights_of_a_published_encoder_are_not_handed_on(trained: tuple[Project, Path], tmp_path: Path) -> None:
+    weights = tmp_path / "pytorch_model.bin"
+    weights.write_bytes(b"not ours")
+    record = trained[1] / "run.json"
+    before = record.read_text(encoding="utf-8")
+    content = json.loads(before)
+    content["provenance"]["features"]["encoder"] = "uni"
+    content["provenance"]["encoder_source"] = {"encoder": "uni", "weights": str(weights)}
+    try:
+        record.write_text(json.dumps(content), encoding="utf-8")
+        out = export_bundle(trained[1], tmp_path / "model", licence="Ours.")
+    finally:
+        record.write_text(before, encoding="utf-8")
+    assert "pytorch_model.bin" not in {p.name for p in out.iterdir()}
+    bundle = load_bundle(out)
+    assert (bundle.encoder, bundle.encoder_weights) == ("uni", None)
+    assert bundle.licence.startswith("Ours.\n\nIt reads features of an encoder that is not in this folder.")
+    assert "https://creativecommons.org/licenses/by-nc-nd/4.0/" in bundle.licence
+
+
 def test_bad_bundles_are_refused(trained: tuple[Project, Path], tmp_path: Path) -> None:
     out = export_bundle(trained[1], tmp_path / "model")
     with pytest.raises(MilError, match="is not empty"):

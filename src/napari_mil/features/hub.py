@@ -14,13 +14,17 @@ from napari_mil.errors import FeatureError
 
 from .encoder import Progress
 from .published import PublishedEncoder
+from .weights import weights_folder
 
 
 def cached_file(about: PublishedEncoder, revision: str | None = None) -> Path | None:
-    """The encoder's file in the hub's cache, without asking the hub; None when it is not there.
+    """The encoder's file on this computer, without asking the hub; None when it is not there.
 
-    A file of "main" stays the one that was downloaded first, whatever its authors put there later.
+    That is one that somebody put at `place_by_hand`, else what the hub's library keeps. A file of "main" stays the one
+    that was downloaded first, whatever its authors put there later.
     """
+    if revision is None and place_by_hand(about).is_file():
+        return place_by_hand(about)
     folder = _cache_folder() / f"models--{about.repo.replace('/', '--')}"
     commit = revision or about.revision
     with suppress(OSError, ValueError):  # without such a name it is a commit itself
@@ -29,9 +33,14 @@ def cached_file(about: PublishedEncoder, revision: str | None = None) -> Path | 
     return path if path.is_file() else None
 
 
+def place_by_hand(about: PublishedEncoder) -> Path:
+    """Where a file that was fetched by other means is found."""
+    return weights_folder() / about.name / about.file
+
+
 def commit_of(path: Path) -> str:
-    """``…/snapshots/<commit>/<file>`` → commit."""
-    return path.parent.name
+    """``…/snapshots/<commit>/<file>`` → commit; of a file elsewhere only that it is a local one."""
+    return path.parent.name if path.parent.parent.name == "snapshots" else "local"
 
 
 def download(about: PublishedEncoder, revision: str | None = None, progress: Progress | None = None) -> Path:
@@ -86,7 +95,10 @@ def _unreachable(about: PublishedEncoder, error: Exception) -> str:
 
 
 def _by_hand(about: PublishedEncoder) -> str:
-    return f"Or download {about.file} there with a browser and give that file as the encoder's weights"
+    return (
+        f"Or download {about.file} there with a browser and put it at {place_by_hand(about)}, or give it as the "
+        "encoder's weights"
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mil.errors import MilError, TrainingError
+from napari_mil.features.published import PUBLISHED
 from napari_mil.lesion import ClassRoles
 from napari_mil.slide import TileConfig, TissueConfig
 from napari_mil.whole import written_whole
@@ -157,7 +158,12 @@ def export_bundle(run: Run | Path | str, out: Path | str, *, licence: str = LICE
     if source.encoder.lower().endswith(".pt2"):
         stored["encoder"] = _copy(Path(source.encoder), out)
         _copy(Path(source.encoder).with_suffix(".json"), out)
-    if source.encoder_weights is not None:
+    published = PUBLISHED.get(source.encoder)
+    if published is not None:
+        licence = (
+            f"{licence.rstrip()}\n\nIt reads the features of an encoder that is not in this folder. {published.terms}"
+        )
+    elif source.encoder_weights is not None:
         stored["encoder_weights"] = _copy(source.encoder_weights, out)
     anonymous = replace(source.run, provenance={"features": source.features}, notes=[], history=[])
     anonymous.save(out)
