@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from napari_mil.errors import SlideClosed, SlideError
 from napari_mil.slide import find_slides, is_slide_file, open_slide
 from napari_mil.slide.source import PixelSource, block_shape
+from napari_mil.slide.watch import FileWatch
 
 from .conftest import Pixels, pattern
 
@@ -338,6 +339,20 @@ def test_folders_of_images_are_found_and_not_looked_into(tmp_path: Path, levels:
     assert find_slides(tmp_path) == sorted(slides)
     assert find_slides(slides[0]) == [slides[0]]
     assert is_slide_file("a.ome.zarr")
+
+
+def test_files_put_into_the_folder_change_nothing_but_another_image_does(tmp_path: Path) -> None:
+    path = write_ome_zarr(tmp_path / "a.zarr", [pattern(700, 900)])
+    with open_slide(path) as slide:
+        watch = FileWatch(path)
+        (path / ".DS_Store").write_bytes(b"")
+        (path / "labels").mkdir()
+        assert watch.look(now=True)
+        shutil.rmtree(path)
+        assert not watch.look(now=True)
+        assert "a.zarr was moved or removed" in (watch.sentence or "")
+        with pytest.raises(SlideError, match="can no longer be read"):
+            _ = slide.fingerprint
 
 
 def test_many_threads_at_once(tmp_path: Path, levels: list[Pixels]) -> None:

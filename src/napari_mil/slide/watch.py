@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+from .zarr_source import metadata_file
+
 LOOK_SECONDS = 1.0
 """The file is looked at so often at most; on a network share a look takes a moment."""
 
@@ -16,7 +18,8 @@ class FileWatch:
     Parameters
     ----------
     path : Path
-        Where there is no file, it never changes.
+        Where there is no file, it never changes. Of an OME-Zarr the metadata are watched: its folder changes
+        with anything that is put there.
 
     Attributes
     ----------
@@ -26,6 +29,7 @@ class FileWatch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = metadata_file(path) or path
         self._lock = threading.Lock()
         self._looked = time.monotonic()
         self.sentence: str | None = None
@@ -57,5 +61,5 @@ class FileWatch:
         return same
 
     def _stamp(self) -> tuple[int, ...]:
-        found = self._path.stat()
+        found = self._file.stat()
         return found.st_size, found.st_mtime_ns, found.st_ino

@@ -17,7 +17,7 @@ from .kinds import refuse_other_kinds
 from .source import BLOCK_PX, BlocksOfRegions, Pixels, Size, mean_downsamples, plausible_mpp
 
 ZARR_SUFFIX = ".zarr"
-_METADATA = ("zarr.json", ".zgroup", ".zattrs")
+_METADATA = ("zarr.json", ".zattrs", ".zgroup")
 _IMAGE_KEYS = ("multiscales", "bioformats2raw.layout", "plate")
 _ARRAY_METADATA = (".zarray", "zarr.json")
 _CHUNK_LIMIT = 64 * 1024**2  # bytes of one decoded chunk
@@ -35,7 +35,12 @@ _UM = {
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr store of any kind, by its name or by the metadata in it."""
-    return path.is_dir() and (path.suffix.lower() == ZARR_SUFFIX or any((path / name).is_file() for name in _METADATA))
+    return path.is_dir() and (path.suffix.lower() == ZARR_SUFFIX or metadata_file(path) is not None)
+
+
+def metadata_file(path: Path) -> Path | None:
+    """The file that says what a zarr store holds; None where there is none."""
+    return next((path / name for name in _METADATA if (path / name).is_file()), None)
 
 
 def is_ome_zarr(path: Path) -> bool:
