@@ -81,7 +81,7 @@ def test_weights_of_a_published_encoder_are_not_handed_on(trained: tuple[Project
     assert "pytorch_model.bin" not in {p.name for p in out.iterdir()}
     bundle = load_bundle(out)
     assert (bundle.encoder, bundle.encoder_weights) == ("uni", None)
-    assert bundle.licence.startswith("Ours.\n\nIt reads features of an encoder that is not in this folder.")
+    assert bundle.licence.startswith("Ours.\n\nIt reads the features of an encoder that is not in this folder.")
     assert "https://creativecommons.org/licenses/by-nc-nd/4.0/" in bundle.licence
 
 
