@@ -1,8 +1,11 @@
 """How long the window leaves an event waiting while a person jumps, pans and zooms on a slow slide.
 
-Every read of the slide is delayed (20 ms by default, as on a network share). A timer beats every few ms in the
-window's thread; the gaps between beats are how long an event can wait. Prints p50, p95 and the longest gap per
-phase; "napari alone" pans over a picture in memory, which is what the machine and its OpenGL cost without a slide.
+Every read of the slide is delayed (20 ms by default, as on a network share; blocks side by side in a file are one
+read). A timer beats every few ms in the window's thread; the gaps between beats are how long an event can wait. For
+each phase: p50, p95 and the longest gap; how often napari sliced the slide's layer and what we took to answer ("ours");
+the time in OpenGL's draw ("draw", with the picture's upload). "napari alone" pans over a picture in memory, which is
+what the machine and its OpenGL cost without a slide. After each jump: how long until every pixel in sight is exact, and
+until our part of it was done. The goals are printed as reached or not; `--delay-ms 0` for those of a local disk.
 
     python benchmarks/window_latency.py [--slide FILE] [--delay-ms 20] [--load 2] [--train] [--size 1920x1080]
                                         [--seconds 4] [--json] [--check]
@@ -13,10 +16,8 @@ Needs a display with OpenGL (without one: xvfb-run -a -s "-screen 0 1920x1200x24
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +28,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from _timing import Report
 from napari_mil.slide.source import BlocksOfRegions
 
 BEAT_MS = 5
 FRAME_MS = 16
+A_HAIR_LESS = 1 - 1 / 512
+"""At exactly one pixel of a level per canvas pixel napari takes the next finer level."""
 
 
 class Delayed:
@@ -84,13 +88,15 @@ class Made(BlocksOfRegions):
 
 
 class Beats:
-    """Gaps between the beats of a timer in the window's thread."""
+    """Gaps between the beats of a timer in the window's thread, and what was done in them."""
 
     def __init__(self) -> None:
         from qtpy.QtCore import Qt, QTimer
 
         self._last = time.perf_counter()
         self._gaps: list[float] = []
+        self.ours: list[float] = []
+        self.draws: list[float] = []
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.setInterval(BEAT_MS)
@@ -105,14 +111,34 @@ class Beats:
     def take(self) -> dict[str, float]:
         """Figures in ms since the last time."""
         gaps = np.array(self._gaps or [0.0])
-        self._gaps.clear()
-        p50, p95 = np.percentile(gaps, [50, 95])
-        return {
-            "p50_ms": round(float(p50), 1),
-            "p95_ms": round(float(p95), 1),
-            "max_ms": round(float(gaps.max()), 1),
-            "beats": len(gaps),
+        ours, draws = np.array(self.ours or [0.0]), np.array(self.draws or [0.0])
+        figures = {
+            "p50": np.percentile(gaps, 50),
+            "p95": np.percentile(gaps, 95),
+            "max": gaps.max(),
+            "slicings": len(self.ours),
+            "ours mean": ours.mean(),
+            "ours p95": np.percentile(ours, 95),
+            "ours max": ours.max(),
+            "draws": len(self.draws),
+            "draw mean": draws.mean(),
         }
+        for kept in (self._gaps, self.ours, self.draws):
+            kept.clear()
+        return {name: round(float(value), 1) for name, value in figures.items()}
+
+
+def timed(function: Callable[..., Any], into: Callable[[], list[float]]) -> Callable[..., Any]:
+    """A function that notes how many ms each call takes."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            into().append((time.perf_counter() - start) * 1000)
+
+    return call
 
 
 def wait(seconds: float) -> None:
@@ -232,9 +258,14 @@ def phases(viewer: Any, shown: Any, beats: Beats, seconds: float) -> dict[str, d
     beats.take()
     wait(1.0)
     found["idle"] = beats.take()
-    go_to(viewer, (height * mpp[1] / 2, width * mpp[0] / 2), 10 / mpp[0])
-    wait(1.5)
-    found["jump"] = beats.take()
+    for zoom, y, x in ((0.26, 0.3, 0.3), (0.5, 0.45, 0.7), (1.0, 0.5, 0.5)):
+        start = time.perf_counter()
+        go_to(viewer, (height * mpp[1] * y, width * mpp[0] * x), 10 / mpp[0] * zoom * A_HAIR_LESS)
+        while not shown.settled or time.perf_counter() - start < 0.01:
+            wait(0.002)
+        detail = (time.perf_counter() - start) * 1000
+        wait(1.0)
+        found[f"jump to {zoom:g}"] = {**beats.take(), "full detail": round(detail, 1)}
 
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
     reach = min(canvas.width(), canvas.height()) // 3
@@ -252,6 +283,7 @@ def phases(viewer: Any, shown: Any, beats: Beats, seconds: float) -> dict[str, d
 
     every_frame(seconds, drag)
     QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle)
+    wait(0.3)
     found["pan by mouse"] = beats.take()
 
     def glide(i: int) -> None:
@@ -284,12 +316,24 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each phase")
     parser.add_argument("--outlines", type=int, default=0, help="lesions on the slide")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--check", action="store_true", help="exit 1 when panning has p95 > 50 ms or a gap > 100 ms")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is not reached")
     options = parser.parse_args()
+    report = measured(options)
+    report.print(options.json)
+    return 1 if options.check and not all(goal["reached"] for goal in report.goals) else 0
 
+
+def measured(options: argparse.Namespace) -> Report:
+    """All phases in a window of its own."""
     import napari
+    import qtpy
+    import vispy.app
+
+    vispy.app.use_app(qtpy.API_NAME.lower())
+    from vispy.app.backends import _qt
 
     from napari_mil.slide import Slide, open_slide
+    from napari_mil.slide.levels import Level
     from napari_mil.viewer import LesionLayer, show_slide
 
     if options.slide is None:
@@ -297,44 +341,57 @@ def main() -> int:
     else:
         plain = open_slide(options.slide)
         slide = Slide(plain.path, Delayed(plain.source, options.delay_ms / 1000), plain.mpp)
+    beats: Beats | None = None
+    unheard: list[float] = []
+    _qt.CanvasBackendDesktop.paintGL = timed(  # before the window is made
+        _qt.CanvasBackendDesktop.paintGL, lambda: unheard if beats is None else beats.draws
+    )
+    Level.__getitem__ = timed(Level.__getitem__, lambda: unheard if beats is None else beats.ours)  # type: ignore[method-assign]
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*map(int, options.size.split("x")))
     beats = Beats()
     alone = floor(viewer, beats, options.seconds)
+    show_slide(viewer, slide).remove()  # what is imported for the first layer of all
     started = time.perf_counter()
     shown = show_slide(viewer, slide)
-    opened = time.perf_counter() - started
+    opened = (time.perf_counter() - started) * 1000
     if options.outlines:
         lesions = LesionLayer(viewer, _outlines(slide, options.outlines), mpp=slide.mpp, slide_id=shown.slide_id)
         viewer.layers.selection.active = lesions.layer
     wait(0.5)
     with load(options.load, options.nice), training(options.train):
         found = {"napari alone": alone, **phases(viewer, shown, beats, options.seconds)}
-    result = {
-        "canvas": list(viewer.canvas.size[::-1]),
-        "delay_ms": options.delay_ms,
-        "load": options.load,
-        "training": options.train,
-        "outlines": options.outlines,
-        "open_ms": round(opened * 1000, 1),
-        "machine": platform.processor() or platform.machine(),
-        "phases": found,
-    }
+    report = Report("window_latency")
+    height, width = viewer.canvas.size
+    report.note(
+        f"Canvas {width} x {height}, {options.delay_ms:g} ms a read, {options.load} busy processes, "
+        f"{options.outlines} outlines{', training meanwhile' if options.train else ''}. Shown in {opened:.0f} ms."
+    )
+    for phase, figures in found.items():
+        report.row("ms", phase, **figures)
+    goals(report, found, options.delay_ms)
     shown.close()
     viewer.close()
     slide.close()
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"canvas {result['canvas']}, {options.delay_ms:g} ms a read, {options.load} busy processes"
-            + (", training meanwhile" if options.train else "")
-        )
-        for name, figures in found.items():
-            print(f"{name:>20}: " + "  ".join(f"{key} {value}" for key, value in figures.items()))
-    pans = [found["pan by mouse"], found["pan over new ground"]]
-    bad = any(figures["p95_ms"] > 50 or figures["max_ms"] > 100 for figures in pans)
-    return 1 if options.check and bad else 0
+    return report
+
+
+def goals(report: Report, found: dict[str, dict[str, float]], delay_ms: float) -> None:
+    """What is to be reached: whatever a person does, and when all pixels are there."""
+    moved = {phase: figures for phase, figures in found.items() if phase not in ("napari alone", "idle")}
+    for phase, figures in moved.items():
+        report.goal(f"{phase}: 95 % of events within ms", figures["p95"], most=50)
+        report.goal(f"{phase}: every event within ms", figures["max"], most=100)
+        if "full detail" in figures:
+            report.goal(f"{phase}: full detail within ms", figures["full detail"], most=250 if delay_ms else 60)
+    pans = [figures for phase, figures in moved.items() if phase.startswith("pan")]
+    report.goal("slicing during a pan, mean ms", max(figures["ours mean"] for figures in pans), most=2)
+    report.goal("slicing during a pan, p95 ms", max(figures["ours p95"] for figures in pans), most=16.7)
+    alone = found["napari alone"]["p95"]
+    report.note(
+        f"napari alone leaves an event waiting {alone:.0f} ms (p95) on this machine; of the goals for events, what is "
+        f"beyond our own answers is its drawing."
+    )
 
 
 def _outlines(slide: Any, count: int) -> Any:

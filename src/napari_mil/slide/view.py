@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -38,11 +39,11 @@ log = logging.getLogger(__name__)
 STALE_SECONDS = 0.3
 """A tile asked for so long before the latest question is no longer in sight, and is not read."""
 
-THREADS = 8
-"""Threads that read behind: more than a processor may have, since on a network share they mostly wait."""
+THREADS = min(8, max(6, os.cpu_count() or 6))
+"""Threads that read behind: six at least, since on a network share they mostly wait; many more would starve the window."""
 
 _MOST_WAITING = 1024
-_MOST_TOGETHER = 4  # tiles that one thread reads together
+_MOST_TOGETHER = 8  # tiles that one thread reads together
 
 
 class SlideView:
