@@ -9,7 +9,7 @@ import typer
 
 from napari_mil.errors import MilError
 
-from ._app import Device, Json, app
+from ._app import Json, app
 from ._encoders import AcceptLicence, agree_to_licence, own_tiling, tell_of_scale
 from ._projects import checked_encoder, open_project
 from ._terminal import finish, print_facts, run_job, say, say_error, warnings_as_lines
@@ -143,7 +143,9 @@ def extract(
     ] = None,
     slide_id: Annotated[list[str] | None, typer.Option("--slide", help="Only this slide of the project.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try again slides that failed before.")] = False,
-    device: Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; cuda:0,cuda:1 or cuda:all for a project's slides.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
     """Compute features: tissue, patches, encoder. What is done already is kept."""

@@ -10,23 +10,34 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.errors import JobError, MilError
 
 from ._context import JobContext
+from ._devices import devices_of, extract_on
 from ._specs import ExtractJob
 
 if TYPE_CHECKING:
     from napari_mil.features import Encoder, ExtractReport
+    from napari_mil.study import Project
+    from napari_mil.study.prepare import PrepareSummary
 
 
 def of_project(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, None, dict[str, Any]]:
     """All slides of a project, or those named; a bad one is recorded and the others go on."""
     from napari_mil.study import Project
-    from napari_mil.study.prepare import prepare_all, resolve_device
+    from napari_mil.study.prepare import PrepareSummary, failed_unchanged, prepare_all, resolve_device
 
     assert spec.project is not None
     project = Project.open(spec.project)
-    device = resolve_device(spec.device, project.config.encoder)
-    context.note(device=device)
+    devices = [resolve_device(name, project.config.encoder) for name in devices_of(spec.device)]
+    context.note(device=", ".join(devices))
     wanted = project.slide_ids if spec.slide_ids is None else spec.slide_ids
     todo = [slide_id for slide_id in wanted if not project.has_features(slide_id)]
+    if len(devices) > 1 and len(todo) > 1:
+        named = spec.slide_ids is not None or spec.retry_failed
+        passed_over = [] if named else [slide_id for slide_id in todo if slide_id in failed_unchanged(project)]
+        untried = [slide_id for slide_id in todo if slide_id not in passed_over]
+        outcome = yield from extract_on(devices, project, untried, spec, context)
+        there = [slide_id for slide_id in wanted if slide_id not in todo]
+        return _told(PrepareSummary(**(outcome | {"there": there, "passed_over": passed_over})), project)
+    device = devices[0]
     reports = prepare_all(project, spec.slide_ids, device=device, retry_failed=spec.retry_failed)
     slide_id, index = "", -1
     while True:
@@ -43,6 +54,10 @@ def of_project(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport
         except GeneratorExit:
             reports.close()
             raise
+    return _told(summary, project)
+
+
+def _told(summary: PrepareSummary, project: Project) -> dict[str, Any]:
     return {
         "message": summary.sentence,
         "done": summary.done,
@@ -66,6 +81,8 @@ def of_files(spec: ExtractJob, context: JobContext) -> Generator[ExtractReport, 
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise JobError(f"{', '.join(twice)}: two slides of this name would write one file; extract them one by one")
+    if len(devices_of(spec.device)) > 1:
+        raise JobError(f"device {spec.device}: several devices are for the slides of a project; choose one")
     device = resolve_device(spec.device, spec.encoder)
     context.note(device=device)
     encoder = get_encoder(spec.encoder, weights=spec.weights, device=device)

@@ -206,7 +206,7 @@ def prepare_all(
         changed since. Slides that are named are tried in any case.
     """
     summary = PrepareSummary()
-    failed_before = set() if retry_failed or slide_ids is not None else _failed_unchanged(project)
+    failed_before = set() if retry_failed or slide_ids is not None else failed_unchanged(project)
     encoder: Encoder | None = None
     for slide_id in project.slide_ids if slide_ids is None else slide_ids:
         if project.has_features(slide_id):
@@ -280,7 +280,7 @@ def is_busy(error: BaseException) -> bool:
     return isinstance(error.__cause__, BlockingIOError)
 
 
-def _failed_unchanged(project: Project) -> set[str]:
+def failed_unchanged(project: Project) -> set[str]:
     """Slides that failed before and whose files are still the same."""
     path = project.feature_folder / "failures.json"
     failures: dict[str, Any] = read_json(path) if path.is_file() else {}
