@@ -55,11 +55,25 @@ def test_every_command_is_documented() -> None:
     from typer.main import get_command
 
     from napari_mil import cli
-    from napari_mil.cli import _projects, _slides, _training, _window  # noqa: F401 - they register their commands
+    from napari_mil.cli import _encoders, _projects, _slides, _training, _window  # noqa: F401 - they register their commands
 
     commands = set(get_command(cli.app).commands)  # type: ignore[attr-defined]
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^## `napari-mil ([\w-]+)", text, flags=re.MULTILINE)) == commands
+
+
+def test_every_published_encoder_is_in_the_table() -> None:
+    from napari_mil.features.published import PUBLISHED
+
+    text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
+    lines = {found[1]: found[0] for found in re.finditer(r"^\| `([\w.-]+)` \|.*$", text, flags=re.MULTILINE)}
+    for about in PUBLISHED.values():
+        cells = [cell.strip() for cell in lines[about.name].split("|")[1:-1]]
+        scale = "any" if about.mpp is None else f"{about.patch_px} px, {about.mpp} µm/px"
+        assert cells[2:4] == [str(about.dim), scale]
+        assert cells[5] == f"{about.millions:.0f} M"
+        assert f"({about.url})" in cells[7]
+        assert about.gated == cells[7].endswith("on request")
 
 
 def python_blocks(page: Path) -> list[str]:
