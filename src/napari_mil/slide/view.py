@@ -40,7 +40,7 @@ STALE_SECONDS = 0.3
 """A tile asked for so long before the latest question is no longer in sight, and is not read."""
 
 THREADS = min(8, max(6, os.cpu_count() or 6))
-"""Threads that read behind: six at least, since on a network share they mostly wait; many more would starve the window."""
+"""Threads that read behind: six at least, for on a network share they mostly wait; more would starve the window."""
 
 _MOST_WAITING = 1024
 _MOST_TOGETHER = 8  # tiles that one thread reads together
