@@ -97,3 +97,21 @@ def test_labels_and_smaller_copies_are_no_further_images(tmp_path: Path) -> None
         assert slide.problems == []
         assert slide.level_dimensions == ((700, 600), (350, 300))
         assert set(slide.associated) == {"label"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "sentence"),
+    [
+        (b"\x48\x00\x03\x03UL\x04\x00", 3, "is a z-stack of 3 planes"),
+        (b"\x28\x00\x00\x01US\x02\x00", 16, r"has 16-bit pixels \(uint16\)"),
+    ],
+)
+def test_dicom_of_other_kinds(tmp_path: Path, shared_data: Path, tag: bytes, value: int, sentence: str) -> None:
+    for path in (shared_data / "wsi" / "CMU-1-Small-Region-dicom").glob("*.dcm"):
+        content = bytearray(path.read_bytes())
+        at = content.index(tag) + len(tag)
+        content[at] = value
+        (tmp_path / path.name).write_bytes(content)
+    for path in (tmp_path, *tmp_path.glob("*.dcm")):
+        with pytest.raises(SlideError, match=sentence):
+            open_slide(path)

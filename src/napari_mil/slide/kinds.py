@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,3 +55,15 @@ def refuse_other_kinds(name: str, sizes: Mapping[str, int], dtype: npt.DTypeLike
             f"{name} has {bits} pixels ({kind}); expected 8-bit grey or RGB: convert it to 8 bits a channel (how its "
             f"values map to brightness is yours to choose) and export that."
         )
+
+
+def refuse_by_reason(name: str, reason: str) -> None:
+    """As `refuse_other_kinds`, from the attribute of a DICOM slide that OpenSlide did not like; else nothing."""
+    found = re.search(r"Attribute (\w+) value (\d+) != \d+", reason)
+    if found is None:
+        return
+    attribute, value = found[1], int(found[2])
+    if attribute == "TotalPixelMatrixFocalPlanes":
+        refuse_other_kinds(name, {"z": value}, np.uint8)
+    if attribute == "BitsAllocated" and value in (16, 32):
+        refuse_other_kinds(name, {}, f"u{value // 8}")

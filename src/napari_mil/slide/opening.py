@@ -81,6 +81,8 @@ def _dicom_in(folder: Path) -> Path:
     from .files import find_slides
 
     dicom = [p for p in find_slides(folder, recursive=False) if p.suffix.lower() == ".dcm"]
+    if not dicom:  # what none of them can be opened for, the largest says
+        dicom = sorted(folder.glob("*.dcm"), key=lambda path: path.stat().st_size)[-1:]
     if len(dicom) != 1:
         raise SlideError(
             f"{folder} is a folder with {len(dicom) or 'no'} DICOM slides; expected a slide file, an OME-Zarr, or the "

@@ -12,6 +12,7 @@ import numpy as np
 from napari_mil.errors import SlideClosed, SlideError
 
 from .direct_levels import DirectLevels
+from .kinds import refuse_by_reason
 from .source import BlocksOfRegions, Pixels, Size, mpp_from_resolution, on_background, plausible_mpp
 
 
@@ -108,6 +109,7 @@ class OpenSlideSource(BlocksOfRegions):
         try:
             return openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
+            refuse_by_reason(self._path.name, str(error))
             raise SlideError(
                 f"{self._path.name} looks like a slide, but OpenSlide cannot open it ({self._reason(error)}); the file "
                 f"is damaged, cut short or of a variant that is not supported: copy it anew or export it as pyramidal "
