@@ -127,6 +127,52 @@ def test_arrivals_refresh_in_this_thread_and_seldom(qapp):
     assert len(calls) <= 8
 
 
+def test_a_problem_is_told_of_when_it_is_met(viewer):
+    slide = FakeSlide(2000, 2000)
+    shown = show_slide(viewer, slide)
+    told: list[list[str]] = []
+    shown.redrawn.connect(lambda: told.append(shown.problems))
+    slide.problems.append("fake.svs was moved or removed while it was open.")
+    np.asarray(shown.image.data[0][:512, :512])
+    deadline = time.monotonic() + 5
+    while not told and time.monotonic() < deadline:
+        QTest.qWait(20)
+    assert told[-1] == ["fake.svs was moved or removed while it was open."]
+    shown.close()
+
+
+def test_one_redraw_when_all_has_come_and_none_for_what_was_seen_again(qapp):
+    class View:
+        settled = False
+        outdated = True
+
+    view, calls = View(), []
+    refresher = TileRefresher(lambda: calls.append(1), rest_ms=5000, longest_ms=5000)
+    refresher.watch(view)
+    for _ in range(10):
+        refresher.arrived()
+    QTest.qWait(30)
+    assert calls == []
+    view.settled = True
+    refresher.arrived()
+    QTest.qWait(30)
+    assert calls == [1]
+    view.outdated = False  # the window moved, and asked again
+    refresher.arrived()
+    QTest.qWait(30)
+    assert calls == [1]
+    refresher.close()
+
+
+def test_a_duplicated_layer_shows_the_same_slide(viewer):
+    from copy import deepcopy
+
+    from napari_mil.slide.levels import Level
+
+    level = Level((100, 80), 0, lambda index, box: np.full(box.shape, 7, np.uint8), "a.svs")
+    assert deepcopy([level])[0] is level
+
+
 def test_removing_the_image_layer_ends_the_view(viewer):
     slide = FakeSlide()
     shown = show_slide(viewer, slide)

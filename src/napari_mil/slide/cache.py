@@ -128,17 +128,24 @@ class TileCache:
         mine : list of Block
             Those that nobody has yet: fill their pixels and call `finish`, before waiting for anything else.
         """
-        blocks, mine = [], []
-        with self._lock:
-            for key, shape in wanted:
-                block = self._blocks.get(key)
-                if block is None:
-                    block = self._new(key, shape)
-                    mine.append(block)
-                else:
-                    block._claims += 1
-                    self._blocks.move_to_end(key)
-                blocks.append(block)
+        blocks: list[Block] = []
+        mine: list[Block] = []
+        try:
+            with self._lock:
+                for key, shape in wanted:
+                    block = self._blocks.get(key)
+                    if block is None:
+                        block = self._new(key, shape)
+                        mine.append(block)
+                    else:
+                        block._claims += 1
+                        self._blocks.move_to_end(key)
+                    blocks.append(block)
+        except MemoryError:  # nobody may wait for what will not come
+            for block in mine:
+                self.finish(block, SlideError("There is no memory left for the slide's pixels."))
+            self.release(blocks)
+            raise
         return blocks, mine
 
     def peek(self, keys: Iterable[Key]) -> list[Block | None]:

@@ -13,7 +13,7 @@ LOOK_SECONDS = 1.0
 
 
 class FileWatch:
-    """Compares a file's size, date and identity with those at its opening. Thread-safe.
+    """Compares a file's size and date with those at its opening. Thread-safe.
 
     Parameters
     ----------
@@ -62,4 +62,4 @@ class FileWatch:
 
     def _stamp(self) -> tuple[int, ...]:
         found = self._file.stat()
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return found.st_size, found.st_mtime_ns
