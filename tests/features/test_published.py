@@ -322,6 +322,21 @@ def test_features_of_a_slide_with_a_local_file(dinov2_file: Path, slide: Any, gr
     assert found.provenance["weights_sha256"] == ours.weights_sha256
 
 
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_faster_ways_take_patches_that_are_resized(backend: str) -> None:
+    from napari_mil.features.openvino_network import OpenvinoNetwork, has_openvino
+    from napari_mil.features.precision import least_cosine
+
+    if backend == "openvino" and not has_openvino():
+        pytest.skip("OpenVINO is not installed")
+    ours = get_encoder("dinov2-small", weights="random")
+    plain: Any = ours.network  # type: ignore[attr-defined]
+    way = plain.in_bf16() if backend == "torch" else OpenvinoNetwork(plain, 224, "fp32", any_size=True)
+    for px in (224, 256):
+        rows = way.submit(patches(3, px))()
+        assert least_cosine(rows, ours.encode(patches(3, px))) > 0.999
+
+
 def test_random_weights_say_so() -> None:
     one = get_encoder("dinov2-small", weights="random")
     assert one.name == "dinov2-small-random"

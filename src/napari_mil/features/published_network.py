@@ -47,14 +47,35 @@ class PublishedNetwork(nn.Module):
         PIL resizes along the rows, then along the columns, and keeps colours between black and white each time.
         """
         transform, px = self.about.transform, self.about.input_px
-        resized = transform.resize_px
-        if resized is not None and patches.shape[-1] != resized:
-            mean, std = (torch.tensor(v).to(patches).reshape(1, 3, 1, 1) for v in (transform.mean, transform.std))
-            for size in ((patches.shape[-2], resized), (resized, resized)):
-                patches = functional.interpolate(patches, size, mode=transform.filter, antialias=True)
-                patches = torch.clamp(patches, -mean / std, (1 - mean) / std)
+        side, dtype = transform.resize_px, patches.dtype
+        # a program that is exported takes patches of other sizes, too
+        if side is not None and (torch.compiler.is_compiling() or patches.shape[-1] != side):
+            colours = (torch.tensor(v, device=patches.device) for v in (transform.mean, transform.std))
+            mean, std = (v.reshape(1, 3, 1, 1) for v in colours)
+            matrix = resampling(patches, side, transform.filter)
+            patches = patches.float()
+            for _ in ("rows", "columns"):
+                patches = functional.linear(patches, matrix).clamp(-mean / std, (1 - mean) / std).transpose(2, 3)
+            patches = patches.to(dtype)
         start = (patches.shape[-1] - px) // 2
         return patches[..., start : start + px, start : start + px]
+
+
+def resampling(patches: Tensor, side: int, name: str) -> Tensor:
+    """(side, n): what each of n pixels of a row adds to each of `side`, with PIL's filters and antialiasing.
+
+    Made of plain sums, since bf16, Apple's GPUs and OpenVINO have no such resizing; n may be unknown when exported.
+    """
+    source = torch.arange(patches.shape[-1], device=patches.device) + 0.5
+    scale = torch.ones_like(source).sum() / side
+    centres = (torch.arange(side, device=patches.device) + 0.5) * scale
+    x = (source - centres[:, None]).abs() / scale.clamp(min=1)
+    if name == "bilinear":
+        weights = (1 - x).clamp(min=0)
+    else:  # Keys's cubic with a = -1/2
+        near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+        weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 class AttentionPool(nn.Module):
