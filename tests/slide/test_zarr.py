@@ -18,6 +18,7 @@ from napari_mil.errors import SlideClosed, SlideError
 from napari_mil.slide import find_slides, is_slide_file, open_slide
 from napari_mil.slide.source import PixelSource, block_shape
 from napari_mil.slide.watch import FileWatch
+from napari_mil.slide.zarr_source import _downsamples
 
 from .conftest import Pixels, pattern
 
@@ -373,3 +374,28 @@ def test_many_threads_at_once(tmp_path: Path, levels: list[Pixels]) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+@given(
+    size=st.tuples(st.integers(1, 200_000), st.integers(1, 200_000)),
+    factor=st.sampled_from([2, 3, 4]),
+    count=st.integers(1, 8),
+    up=st.booleans(),
+    unit=st.floats(1e-3, 1e3),
+)
+def test_told_factors_win_however_writers_round_sizes(
+    size: tuple[int, int], factor: int, count: int, up: bool, unit: float
+) -> None:
+    factors = [factor**k for k in range(count)]
+    sizes = tuple(
+        (-(-size[0] // f), -(-size[1] // f)) if up else (max(1, size[0] // f), max(1, size[1] // f)) for f in factors
+    )
+    scales = [{"x": f * unit, "y": f * unit, "c": 1.0} for f in factors]
+    found = _downsamples(sizes, scales)
+    for (w, h), f, downsample in zip(sizes, factors, found, strict=True):
+        rounded = abs(w * f - size[0]) <= 2 * f and abs(h * f - size[1]) <= 2 * f
+        assert downsample == pytest.approx(f if rounded else (size[0] / w + size[1] / h) / 2)
+    wrong = [{**scale, "x": scale["x"] * 7} if k else scale for k, scale in enumerate(scales)]
+    for (w, h), downsample in list(zip(sizes, _downsamples(sizes, wrong), strict=True))[1:]:
+        if w > 4:
+            assert downsample == pytest.approx((size[0] / w + size[1] / h) / 2)
