@@ -272,6 +272,12 @@ def test_the_window_knows_whether_it_is_up_to_date() -> None:
         assert view.outdated
         view.array_likes[0][0:512, 0:512]
         assert not view.outdated
+        view.array_likes[0][0:512, 512:1024]
+        assert view.wait(20)
+        view.array_likes[0][0:512, 0:512]
+        assert view.outdated, "a tile beside what was asked for"
+        view.drawing()
+        assert not view.outdated
 
 
 def test_tiles_side_by_side_are_read_in_one_batch() -> None:

@@ -90,6 +90,9 @@ class FakeView:
             self._there.add(key)
         self._on_tile()
 
+    def drawing(self) -> None:
+        pass
+
     @property
     def settled(self) -> bool:
         with self._lock:

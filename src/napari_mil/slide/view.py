@@ -116,6 +116,11 @@ class SlideView:
         with self._changed:
             return bool(self._arrived)
 
+    def drawing(self) -> None:
+        """Say that the window is about to ask for all that is in sight: what has arrived elsewhere is of no concern."""
+        with self._changed:
+            self._arrived.clear()
+
     def prefetch(self, level: int, top: int, bottom: int, left: int, right: int) -> None:
         """Have the tiles of a region (pixels of a level) read when nothing waits that the window asked for."""
         ids = self._inside(level, Box(top, bottom, left, right)).tiles(level)

@@ -86,8 +86,13 @@ class TileRefresher(QObject):
         self._timer.stop()
         with self._lock:
             pending, self._pending = self._pending, False
-        if pending and self._refresh is not None and (self._view is None or self._view.outdated):
-            self._refresh()
+        if not pending or self._refresh is None:
+            return
+        if self._view is not None:
+            if not self._view.outdated:
+                return
+            self._view.drawing()
+        self._refresh()
 
     def close(self) -> None:
         """Never refresh again."""
