@@ -71,3 +71,14 @@ def test_the_precision_of_the_features_that_are_there_is_kept(tmp_path: Path, mo
     project.config.precision = "fp32"
     assert load() == "fp32"
     assert project.feature_set != open_set  # asked for: a set of its own
+
+
+def test_the_precision_is_told_where_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fast:
+        name, precision, backend, precision_cosine = "resnet50", "bf16", "openvino", 0.99982
+
+    monkeypatch.setattr(features, "get_encoder", lambda name, **_: Fast())
+    reports, encoder = drain(load_encoder(Project.create(tmp_path / "p", encoder="resnet50"), "s1", "cpu"))
+    assert isinstance(encoder, Fast)
+    assert "computes in bf16 by openvino" in reports[0].message
+    assert "0.99982" in reports[0].message

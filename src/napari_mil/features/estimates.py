@@ -11,7 +11,7 @@ from .published import PUBLISHED
 from .weights import cache_folder
 
 # patches/s end to end before anything was measured here: one core of a recent laptop, one mid-range GPU
-_TYPICAL = {"texture": 150.0, "resnet18": 40.0, "resnet50": 13.0}
+_TYPICAL = {"texture": 150.0, "resnet18": 45.0, "resnet50": 25.0}
 _TYPICAL_OTHER = 10.0
 _GPU_FACTOR = 20.0
 _TYPICAL_GMAC = {"cpu": 45.0, "gpu": 2000.0}  # of vision transformers, 10⁹ multiplications a second

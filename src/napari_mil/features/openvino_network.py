@@ -74,11 +74,14 @@ class OpenvinoNetwork:
 
     def _queue(self, size: tuple[int, int]) -> tuple[Any, int]:
         """Requests for patches of one (h, w), and the length of a row."""
+        import torch
+
         ov = _openvino()
         model = self._model.clone()
         model.reshape(ov.PartialShape([-1, *size, 3]))
         hint = _HINTS[self.precision]
-        options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT"}
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT"}
+        options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()  # the window may want a core for itself
         compiled = ov.Core().compile_model(model, "CPU", options)
         if compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != hint:
             raise FeatureError(f"OpenVINO has no {self.precision} on this processor. Choose another precision.")
