@@ -130,7 +130,7 @@ class TestNames:
     @pytest.mark.parametrize(
         ("call", "expected"),
         [
-            (open_slide, ["path", "*mpp"]),
+            (open_slide, ["path", "*mpp", "*srgb"]),
             (Slide.read, ["self", "x", "y", "width", "height", "level"]),
             (Slide.thumbnail, ["self", "max_px"]),
             (PatchGrid, ["coords", "patch_px_level0", "stride_px_level0", "mpp"]),
