@@ -34,8 +34,7 @@ import torchvision
 from _timing import Report, Seconds, fast_bf16, interleaved, parser
 from big_slide import big_slide
 from napari_mil import PatchGrid, Slide, extract, open_slide, tile, tissue_mask
-from napari_mil.features import get_encoder
-from napari_mil.features.precision import in_precision
+from napari_mil.features import get_encoder, in_precision
 
 PATCH_PX, INPUT_PX, BATCH = 448, 224, 64
 MANY = 100_000
@@ -95,10 +94,10 @@ def tissue_grid(slide: Slide, count: int) -> PatchGrid:
     return whole.select(np.arange(first, min(first + count, len(whole))))
 
 
-def run(slide: Slide, grid: PatchGrid, encoder: Any, **options: Any) -> None:
+def run(slide: Slide, grid: PatchGrid, encoder: Any) -> None:
     """Ours from slide to file."""
     with tempfile.TemporaryDirectory() as folder:
-        for _ in extract(slide, grid, encoder, Path(folder) / "slide.h5", **options):
+        for _ in extract(slide, grid, encoder, Path(folder) / "slide.h5"):
             pass
 
 
@@ -154,10 +153,10 @@ def on_cpu(report: Report, path: Path, patches: int, rounds: int) -> None:
         report.goal(f"{name}, end to end against min(network alone, reader alone)", share, least=0.85)
 
 
-def fresh(path: Path, grid: PatchGrid, encoder: Any, **options: Any) -> None:
+def fresh(path: Path, grid: PatchGrid, encoder: Any) -> None:
     """With a slide just opened, so that no tile is at hand from the last round."""
     with open_slide(path) as slide:
-        run(slide, grid, encoder, **options)
+        run(slide, grid, encoder)
 
 
 def speed(patches: int, seconds: Seconds) -> str:
@@ -195,11 +194,11 @@ def on_gpu(report: Report, path: Path, rounds: int) -> None:
         grid = tissue_grid(slide, 20_000)
     pixels = np.random.default_rng(0).integers(0, 256, (512, INPUT_PX, INPUT_PX, 3), np.uint8)
     for name in ("resnet50", "uni"):
-        encoder = get_encoder(name, weights="random", device="cuda")
+        encoder = in_precision(get_encoder(name, weights="random", device="cuda"))
         encoder.encode(pixels)
         ways = {
             "network alone": lambda e=encoder: e.encode(pixels),
-            "end to end": lambda e=encoder: fresh(path, grid, e, batch_size=256, readers=os.cpu_count() or 2),
+            "end to end": lambda e=encoder: fresh(path, grid, e),
         }
         taken = interleaved(ways, rounds)
         found = len(grid) / taken["end to end"].least
