@@ -1,8 +1,10 @@
-"""The slide that the benchmarks make."""
+"""The slide that the benchmarks make, and how they time and judge."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +16,11 @@ SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
 
 def script(name: str) -> ModuleType:
+    """A script as a module."""
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -69,3 +72,31 @@ def test_another_seed_is_another_slide_and_the_same_one_is_not_made_anew(made: P
     assert first.read_bytes() != second.read_bytes()
     with Image.open(first) as image:
         assert image.size == (1024, 768)
+
+
+def test_ways_are_run_in_turn_and_goals_are_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timing = script("_timing")
+    done: list[str] = []
+    clock = iter(np.cumsum([0, 2, 0, 1, 0, 3, 0, 5]).tolist())  # seconds: a 2, b 1, then b 3, a 5
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    ways = {"a": lambda: done.append("a"), "b": lambda: done.append("b")}
+    taken = timing.interleaved(ways, 2, {"b": lambda: done.append("open b")})
+    assert done == ["a", "open b", "b", "open b", "b", "a"], "whoever was first is not first again"
+    assert (taken["a"].wall, taken["b"].wall) == ([2, 5], [1, 3])
+    assert (taken["a"].least, taken["a"].median) == (2, 3.5)
+
+    report = timing.Report("reading")
+    report.row("table", "ours", speed=12.345, size=1234.5)
+    report.row("table", "ours", more="yes")
+    report.goal("faster", 2.9, least=3)
+    report.goal("soon", 20.0, most=20)
+    report.print(True)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["tables"] == {"table": {"ours": {"speed": 12.3, "size": 1234, "more": "yes"}}}
+    assert [goal["reached"] for goal in facts["goals"]] == [False, True]
+    report.print(False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "not reached  faster: 2.9 (≥ 3)" in lines
+    assert "reached      soon: 20.0 (≤ 20)" in lines
