@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 STALE_SECONDS = 0.3
 """A tile asked for so long before the latest question is no longer in sight, and is not read."""
 
-THREADS = min(8, max(6, os.cpu_count() or 6))
-"""Threads that read behind: six at least, for on a network share they mostly wait; more would starve the window."""
+THREADS = min(8, max(4, os.cpu_count() or 4))
+"""Threads that read behind: four at least, for on a network share they mostly wait; more would starve the window."""
 
 _MOST_WAITING = 1024
 _MOST_TOGETHER = 8  # tiles that one thread reads together
@@ -126,9 +126,13 @@ class SlideView:
         ids = self._inside(level, Box(top, bottom, left, right)).tiles(level)
         missing = [id for id in ids if not self._tiles.has(level, self._tiles.box(id))]
         with self._changed:
-            if not self._closed:
-                self._ahead = missing[::-1]
-                self._call_threads()
+            if self._closed:
+                return
+            self._ahead = missing[::-1]
+            self._changed.notify_all()
+            another = self._another()
+        if another is not None:
+            another.start()
 
     def wait(self, timeout: float = 30.0) -> bool:
         """Wait until nothing is pending (for scripts and tests, never in the window's thread); False on timeout."""
@@ -221,16 +225,21 @@ class SlideView:
                 del self._waiting[next(iter(self._waiting))]
             if ahead is not None:
                 self._ahead = ahead
-            self._call_threads()
+            self._changed.notify_all()
+            another = self._another()
+        if another is not None:
+            another.start()
 
-    def _call_threads(self) -> None:
-        """Wake as many threads as there is work for, or start them. The lock is held."""
-        wanted = min(len(self._waiting) + len(self._ahead), self._threads)
-        self._changed.notify_all()
-        for _ in range(min(wanted - self._idle, self._threads - len(self._pool))):
-            name = f"slide-view-{self._token}-{len(self._pool)}"
-            self._pool.append(threading.Thread(target=self._work, name=name, daemon=True))
-            self._pool[-1].start()
+    def _another(self) -> threading.Thread | None:
+        """One more thread where there is work for it, to be started without the lock, which is held now.
+
+        One at a time, the next by that one: starting a thread waits until it runs.
+        """
+        if self._idle >= len(self._waiting) + len(self._ahead) or len(self._pool) >= self._threads:
+            return None
+        name = f"slide-view-{self._token}-{len(self._pool)}"
+        self._pool.append(threading.Thread(target=self._work, name=name, daemon=True))
+        return self._pool[-1]
 
     def _ahead_of(self, level: int, box: Box) -> list[TileId] | None:
         """Tiles beside a region in the direction in which it moved since the last question; None if it did not."""
@@ -268,6 +277,9 @@ class SlideView:
                     self._idle += 1
                     self._changed.wait()
                     self._idle -= 1
+                another = self._another()
+            if another is not None:
+                another.start()
             arrived = self._read(ids)
             with self._changed:
                 wanted = [id for id in ids if self._reading.pop(id)]
