@@ -361,3 +361,27 @@ def test_a_stream_gives_the_rows_of_each_batch_in_order() -> None:
     rows = list(ours.encode_stream(iter(parts)))  # type: ignore[attr-defined]
     assert [len(some) for some in rows] == [3, 0, 4]
     assert np.allclose(np.concatenate(rows), ours.encode(batch), atol=1e-5)
+
+
+def test_a_device_that_copies_ahead_has_the_next_batch_before_it_is_waited_for() -> None:
+    happened: list[str] = []
+
+    class Ahead:
+        """As a graphics card does it: begun at once, waited for later."""
+
+        backend, precision, ahead = "torch", "fp32", 1
+
+        def submit(self, some: npt.NDArray[np.uint8]) -> Any:
+            happened.append(f"begin {len(some)}")
+
+            def wait() -> npt.NDArray[np.float32]:
+                happened.append(f"rows {len(some)}")
+                return some.mean(axis=(1, 2), dtype=np.float32)
+
+            return wait
+
+    ours = _plain_encoder(lambda x: x).with_network(Ahead(), None)
+    batch = patches(6, 32)
+    rows = np.concatenate(list(ours.encode_stream([batch[:1], batch[1:3], batch[3:]])))
+    assert happened == ["begin 1", "begin 2", "rows 1", "begin 3", "rows 2", "rows 3"]
+    assert np.allclose(rows, batch.mean(axis=(1, 2)))
