@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -290,11 +291,27 @@ def test_the_filters_are_recorded_and_their_rows_never_mixed(grid: PatchGrid, tm
     assert read_features(tmp_path / "full.h5").attrs["resampling"] == "area"  # nothing was halved
 
 
+def test_a_finished_file_of_an_earlier_version_is_not_made_anew(grid: PatchGrid, tmp_path: Path) -> None:
+    """Those say nothing of filters, and were made before tiles were decoded at half their size."""
+    out = tmp_path / "s.h5"
+    run(FakeSlide(), grid, MeanEncoder(), out, patch_px=32)
+    with h5py.File(out, "r+") as file:
+        del file.attrs["resampling"]
+    before, encoder = read_features(out), MeanEncoder()
+    reports, _ = run(HalfSlide(), grid, encoder, out, patch_px=32)
+    assert [report.message for report in reports] == ["Already done with these settings."]
+    assert encoder.batches == []
+    assert np.array_equal(read_features(out).features, before.features)
+
+
 def test_rows_of_another_precision_are_never_gone_on_with(slide: FakeSlide, grid: PatchGrid, tmp_path: Path) -> None:
     class Coarse(MeanEncoder):
         precision, precision_cosine, backend = "bf16", 0.9995, "torch"
 
     out = tmp_path / "s.h5"
+    assert kept_precision(tmp_path) is None
+    with h5py.File(tmp_path / "imported.h5", "w") as file:
+        file.attrs["precision"] = "unknown"
     assert kept_precision(tmp_path) is None
     generator = extract(slide, grid, Coarse(), out, batch_size=8)
     while next(generator).done < 24:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import shapely
 
+import napari_mil.features as features
 from napari_mil.errors import FeatureError, MilError, TrainingError
 from napari_mil.features import read_features
 from napari_mil.lesion import Lesion, LesionSet
@@ -83,6 +84,23 @@ def test_weights_of_a_published_encoder_are_not_handed_on(trained: tuple[Project
     assert (bundle.encoder, bundle.encoder_weights) == ("uni", None)
     assert bundle.licence.startswith("Ours.\n\nIt reads the features of an encoder that is not in this folder.")
     assert "https://creativecommons.org/licenses/by-nc-nd/4.0/" in bundle.licence
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked"), [("bf16", "bf16"), ("fp32", "fp32"), ("unknown", "fp32"), ("", "fp32"), (None, "fp32")]
+)
+def test_new_slides_are_computed_in_the_precision_of_the_training(
+    trained: tuple[Project, Path], monkeypatch: pytest.MonkeyPatch, recorded: str | None, asked: str
+) -> None:
+    """Imported features do not know theirs, runs of earlier versions do not say it."""
+    bundle = bundle_of_run(trained[1])
+    bundle.features.pop("precision")
+    if recorded is not None:
+        bundle.features["precision"] = recorded
+    found: list[str] = []
+    monkeypatch.setattr(features, "in_precision", lambda encoder, precision: found.append(precision))
+    bundle.encoder_on("cpu")
+    assert found == [asked]
 
 
 def test_bad_bundles_are_refused(trained: tuple[Project, Path], tmp_path: Path) -> None:

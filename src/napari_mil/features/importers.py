@@ -15,7 +15,7 @@ from napari_mil.geometry import PatchGrid
 from ._foreign import ForeignFeatures, number, open_h5, stride_of
 from ._sources import SlideLike
 from .clam import FOLDERS, patches_file, read_clam
-from .layout import FeatureHeader, part_path
+from .layout import UNKNOWN_PRECISION, FeatureHeader, part_path
 from .store import FeatureWriter
 from .trident import PREFIX, lock_of, read_trident
 
@@ -191,7 +191,7 @@ def _header(foreign: ForeignFeatures, grid: PatchGrid, slide: SlideLike | None) 
         encoder_revision="",
         weights_sha256="unknown",
         transform="unknown",
-        precision="unknown",
+        precision=UNKNOWN_PRECISION,
         mpp_source=(slide.mpp_source or "user") if from_slide and slide is not None else "user",
         level0_magnification=slide.objective_power if slide is not None else geometry.magnification,
         extra={"imported_from": foreign.source, "imported_file": foreign.path.name},

@@ -18,6 +18,7 @@ from napari_mil.geometry import PatchGrid
 FORMAT_VERSION = 1
 BLOCK_ROWS = 1024  # rows of a chunk: one-row chunks read nine times slower
 RESAMPLED = "area"  # how pixels were brought to size where a file does not say it
+UNKNOWN_PRECISION = "unknown"  # of features that another tool made
 _UNKNOWN = "None"  # TRIDENT's way to say so, which its readers expect
 
 # what must agree before old rows may be kept
@@ -140,7 +141,10 @@ def software() -> dict[str, str]:
 
 
 def same_rows(file: Any, header: FeatureHeader, grid: PatchGrid, dim: int, dtype: np.dtype[Any] | None) -> bool:
-    """Whether an open file was made with exactly these parameters: only then may its rows be kept."""
+    """Whether an open file was made with these parameters: only then may its rows be kept.
+
+    Which filters resampled the pixels may differ, since it hangs on the version, too: see `same_resampling`.
+    """
     try:
         wanted, geometry = header.file_attrs(grid), header.coords_attrs(grid)
         features, coords = file["features"], file["coords"]
@@ -148,7 +152,7 @@ def same_rows(file: Any, header: FeatureHeader, grid: PatchGrid, dim: int, dtype
             return False
         if any(file.attrs[key] != wanted[key] for key in (*_IDENTITY, "mpp_x", "mpp_y")):
             return False
-        if file.attrs.get("resampling", RESAMPLED) != header.resampling or file.attrs.get("color", "") != header.color:
+        if file.attrs.get("color", "") != header.color:
             return False
         same = ("patch_size", "patch_size_level0_xy", "stride_level0_xy")
         if not all(np.array_equal(coords.attrs[key], geometry[key]) for key in same):
@@ -158,20 +162,26 @@ def same_rows(file: Any, header: FeatureHeader, grid: PatchGrid, dim: int, dtype
         return False
 
 
+def same_resampling(file: Any, header: FeatureHeader) -> bool:
+    """Whether the pixels of an open file went through the filters of a header, as all pixels of one file have to."""
+    return bool(file.attrs.get("resampling", RESAMPLED) == header.resampling)
+
+
 def kept_precision(folder: Path) -> str | None:
     """The precision that the features of a folder were computed in, so that further ones are, too; None: no features.
 
-    Unfinished files count, imported ones that do not say theirs don't.
+    Unfinished files count, imported ones, which do not know theirs, don't.
     """
     import h5py
 
     for path in sorted((*folder.glob("*.h5"), *folder.glob("*.h5.part"))):
         try:
             with h5py.File(path, "r", locking="best-effort") as file:
-                if found := str(plain(file.attrs.get("precision", ""))):
-                    return found
+                found = str(plain(file.attrs.get("precision", "")))
         except OSError:  # being written, or damaged: another one will say it
             continue
+        if found not in ("", UNKNOWN_PRECISION):
+            return found
     return None
 
 

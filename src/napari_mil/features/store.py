@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_mil.errors import FeatureError
 from napari_mil.geometry import PatchGrid
 
-from .layout import BLOCK_ROWS, FeatureHeader, part_path, same_rows, sentences, slide_id_of, software
+from .layout import BLOCK_ROWS, FeatureHeader, part_path, same_resampling, same_rows, sentences, slide_id_of, software
 
 
 class FeatureWriter:
@@ -95,7 +95,7 @@ class FeatureWriter:
             raise FeatureError(f"{part} is being written by another process. Wait for it or stop it.") from error
         except OSError:  # killed while writing: nothing in it can be trusted
             return None
-        if same_rows(file, self._header, self.grid, self.dim, self._dtype):
+        if same_rows(file, self._header, self.grid, self.dim, self._dtype) and same_resampling(file, self._header):
             return file
         file.close()
         return None

@@ -79,13 +79,15 @@ class Bundle:
     def encoder_on(self, device: str = "auto") -> Encoder:
         """The encoder, made once for each device."""
         from napari_mil.features import get_encoder, in_precision
+        from napari_mil.features.precision import PRECISIONS
 
         from .prepare import resolve_device
 
         where = resolve_device(device, self.encoder)
         if where not in self._kept:
             made = get_encoder(self.encoder, weights=self.encoder_weights, device=where)
-            self._kept[where] = in_precision(made, str(self.features.get("precision") or "fp32"))
+            precision = self.features.get("precision")  # imported features do not know theirs
+            self._kept[where] = in_precision(made, precision if precision in PRECISIONS else "fp32")
         encoder: Encoder = self._kept[where]
         return encoder
 
