@@ -151,6 +151,17 @@ def test_a_block_dropped_in_use_is_whole_until_its_release() -> None:
     assert cache.has([(2, 0)])
 
 
+def test_what_is_being_read_when_the_limit_is_lowered_goes_with_its_release() -> None:
+    cache = TileCache(8 * SLAB_BYTES)
+    blocks, mine = cache.claim([((1, i), SHAPE) for i in range(3)])
+    cache.set_limit(0)
+    for block in mine:
+        cache.finish(block)
+    assert cache.used_bytes == SLAB_BYTES
+    cache.release(blocks)
+    assert (cache.used_bytes, len(cache)) == (0, 0)
+
+
 def test_limit_can_be_set_and_given_back() -> None:
     cache = TileCache(5 * BYTES)
     for key in range(5):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from napari_mil.slide.blocks import FAILED_GREY
 from napari_mil.slide.dask_levels import dask_level
 from napari_mil.slide.levels import Level
 
-from .conftest import fake_slide, pattern
+from .conftest import Pixels, fake_slide, pattern
 
 BASE = pattern(1100, 1300, 7)
 
@@ -101,8 +103,29 @@ def test_tiles_that_fail_are_grey_named_and_not_retried() -> None:
     slide.levels[0][:], slide.levels[1][:]
     assert source.reads.count((0, 512, 0)) == 1
     assert (slide.levels[1][10:240, 260:500] == FAILED_GREY).all(), "the halved level shows the rest and the gap"
-    with pytest.raises(SlideError):
-        slide.read(600, 0, 10, 10) if source.fails(0, 600, 0) else slide.read(512, 0, 10, 10)
+    with pytest.raises(SlideError, match="cannot read 0 512 0"):
+        slide.read(600, 0, 10, 10)
+
+
+def test_what_failed_keeps_nothing_alive() -> None:
+    slide, source = fake_slide([BASE])
+    held: list[weakref.ref[Pixels]] = []
+
+    def fails(level: int, x: int, y: int) -> bool:
+        decoded = np.zeros((512, 512, 3), np.uint8)
+        held.append(weakref.ref(decoded))
+        raise SlideError("damaged")
+
+    source.fails = fails
+    depths = []
+    for _ in range(3):
+        with pytest.raises(SlideError, match="damaged") as info:
+            slide.read(0, 0, 10, 10)
+        depths.append(len(info.traceback))
+        del info
+    gc.collect()
+    assert [reference() for reference in held] == [None]
+    assert len(set(depths)) == 1, "errors do not gather the frames of those who met them before"
 
 
 def test_closing_forgets_the_tiles() -> None:

@@ -69,8 +69,8 @@ class Blocks:
         """
         out = np.empty((height, width, 3), np.uint8)
         failed = self.fill(level, x, y, out)
-        if failed:
-            raise failed[0]
+        if failed:  # a new one: each raising of an error leaves its frames in it, and `out` with them
+            raise SlideError(str(failed[0]))
         return out
 
     def fill(self, level: int, x: int, y: int, out: Pixels) -> list[SlideError]:
@@ -215,7 +215,7 @@ class Blocks:
             errors = self._tried(level, places, blocks)
             for place, error in zip(places, errors, strict=True):
                 if error is not None and not isinstance(error, SlideClosed):
-                    self._failed[level, place] = error
+                    self._failed[level, place] = SlideError(str(error))  # without the frames, their pixels and files
         finally:
             for block, error in zip(blocks, errors, strict=True):
                 self._cache.finish(block, error)

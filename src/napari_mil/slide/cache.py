@@ -311,8 +311,7 @@ class TileCache:
                 self._empty(slab)
         if self._bytes > limit:  # the rest goes when it is released
             for block in list(self._blocks.values()):
-                if block.ready:
-                    self._forget(block)
+                self._forget(block)
 
 
 def _place_bytes(n_bytes: int) -> int:

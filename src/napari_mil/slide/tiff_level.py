@@ -148,7 +148,7 @@ class TiffLevel:
             f"{self.size[1]} pixels cannot be read ({reason}); the file is probably damaged or cut short: copy it anew "
             f"from where it was scanned."
         )
-        failure.__cause__ = reason
+        failure.__cause__ = reason.with_traceback(None)  # its frames hold what was read of the file
         return failure
 
     def _half(self, tile: Tile, raw: memoryview | Exception) -> Pixels:
