@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_folders_below_but_no_projects_and_nothing_hidden(tmp_path: Path) -> Non
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="is not a folder"):
         find_slides(tmp_path / "none")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to this user")
+def test_folders_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").touch()
+    forbidden = tmp_path / "forbidden"
+    forbidden.mkdir(mode=0)
+    try:
+        assert find_slides(tmp_path) == find_slides(tmp_path, recursive=False) == [tmp_path / "a.svs"]
+        with pytest.raises(SlideError, match="cannot be read"):
+            find_slides(forbidden)
+    finally:
+        forbidden.chmod(0o700)
 
 
 def test_one_path_per_dicom_slide(shared_data: Path) -> None:

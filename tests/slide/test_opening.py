@@ -144,6 +144,18 @@ def test_files_cut_short(tmp_path: Path, kind: str, kept: float) -> None:
     assert_sentence(sentence)
 
 
+def test_the_next_image_lies_where_no_file_reaches(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pattern(300, 300), bigtiff=True, tile=(256, 256), metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        link = tif.pages[0].offset + 8 + 20 * len(tif.pages[0].tags)
+    data = bytearray(path.read_bytes())
+    data[link : link + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        assert "it speaks of an image at byte 18,446,744,073,709,551,615" in slide.problems[-1]
+
+
 @pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
 def test_a_lost_end_is_told_although_all_pixels_are_there(
     tmp_path: Path, options: dict[str, Any], capfd: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -41,6 +42,8 @@ def cut_short(path: Path) -> str | None:
 
 def _number(file: BinaryIO, at: int, kind: str) -> int | None:
     """The whole number at a place of a file, None behind its end."""
+    if at > os.fstat(file.fileno()).st_size:  # a damaged offset may be larger than any place of a file
+        return None
     file.seek(at)
     data = file.read(struct.calcsize(kind))
     return int(struct.unpack(kind, data)[0]) if len(data) == struct.calcsize(kind) else None

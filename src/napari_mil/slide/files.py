@@ -65,7 +65,7 @@ def find_slides(folder: str | os.PathLike[str], *, recursive: bool = True) -> li
 
 def _is_project(folder: Path) -> bool:
     """A folder of ours, or of QuPath's, has images that are no slides."""
-    return any((folder / name).is_file() for name in ("project.json", "project.qpproj"))
+    return any(os.path.isfile(folder / name) for name in ("project.json", "project.qpproj"))
 
 
 def _one_per_dicom(paths: list[Path]) -> list[Path]:

@@ -35,12 +35,12 @@ _UM = {
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr store of any kind, by its name or by the metadata in it."""
-    return path.is_dir() and (path.suffix.lower() == ZARR_SUFFIX or metadata_file(path) is not None)
+    return os.path.isdir(path) and (path.suffix.lower() == ZARR_SUFFIX or metadata_file(path) is not None)
 
 
 def metadata_file(path: Path) -> Path | None:
-    """The file that says what a zarr store holds; None where there is none."""
-    return next((path / name for name in _METADATA if (path / name).is_file()), None)
+    """The file that says what a zarr store holds; None where there is none, or the folder may not be read."""
+    return next((path / name for name in _METADATA if os.path.isfile(path / name)), None)
 
 
 def is_ome_zarr(path: Path) -> bool:
