@@ -119,8 +119,10 @@ def test_the_tile_cache_takes_the_size_that_was_set() -> None:
     from napari_mil.viewer.settings import Settings, apply_cache_limit
 
     try:
-        apply_cache_limit(Settings(tile_cache_mb=7))
-        assert tile_cache().limit_bytes == 7 * 2**20
+        apply_cache_limit(Settings(tile_cache_mb=700))
+        assert tile_cache().limit_bytes == 700 * 2**20
+        apply_cache_limit(Settings(tile_cache_mb=7))  # not all that a window shows has its place there
+        assert tile_cache().limit_bytes == 256 * 2**20
     finally:
         set_cache_limit(None)
 
@@ -134,16 +136,16 @@ def test_a_changed_cache_size_acts_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
 
     monkeypatch.setattr(napari.settings, "_PLUGIN_SETTINGS", {})
     kept = napari.settings.get_plugin_settings("napari-mil", path_dir=tmp_path)
-    kept.slides.tile_cache_mb = 64
+    kept.slides.tile_cache_mb = 640
     try:
         end = follow_cache_limit()
-        assert tile_cache().limit_bytes == 64 * 2**20
-        kept.slides.tile_cache_mb = 5
-        assert tile_cache().limit_bytes == 5 * 2**20
+        assert tile_cache().limit_bytes == 640 * 2**20
+        kept.slides.tile_cache_mb = 500
+        assert tile_cache().limit_bytes == 500 * 2**20
         kept.slides.tile_cache_mb = 0
         assert tile_cache().limit_bytes == default_limit()
         end()
-        kept.slides.tile_cache_mb = 7
+        kept.slides.tile_cache_mb = 700
         assert tile_cache().limit_bytes == default_limit()
     finally:
         set_cache_limit(None)

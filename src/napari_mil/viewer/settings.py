@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+LEAST_CACHE_MB = 256
+"""A cache that does not hold all that a window shows would have it read and redrawn without end."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -13,7 +16,7 @@ class Settings:
     Attributes
     ----------
     tile_cache_mb : int
-        Memory for decoded tiles; 0 leaves it to the machine's memory.
+        Memory for decoded tiles, at least `LEAST_CACHE_MB`; 0 leaves it to the machine's memory.
     autosave_seconds : float
         How long a change to an outline may wait.
     device : str
@@ -41,10 +44,10 @@ def read_settings() -> Settings:
 
 
 def apply_cache_limit(settings: Settings) -> None:
-    """Give the tile cache the size that was asked for."""
+    """Give the tile cache the size that was asked for, `LEAST_CACHE_MB` at least."""
     from napari_mil.slide import set_cache_limit
 
-    set_cache_limit(settings.tile_cache_mb * 2**20 or None)
+    set_cache_limit(max(settings.tile_cache_mb, LEAST_CACHE_MB) * 2**20 if settings.tile_cache_mb else None)
 
 
 def follow_cache_limit() -> Callable[[], None]:
