@@ -82,3 +82,25 @@ def test_the_precision_is_told_where_it_was_measured(tmp_path: Path, monkeypatch
     assert isinstance(encoder, Fast)
     assert "computes in bf16 by openvino" in reports[0].message
     assert "0.99982" in reports[0].message
+
+
+def test_the_first_of_several_processes_chooses_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that gains by bf16 and a processor that does not begin together, before any slide is done."""
+    project = Project.create(tmp_path / "p", encoder="resnet50")
+
+    class Made:
+        name, backend, precision_cosine = "resnet50", "torch", None
+
+        def __init__(self, precision: str) -> None:
+            self.precision = precision
+
+    best = {"cuda:0": "bf16", "cpu": "fp32"}
+    monkeypatch.setattr(features, "get_encoder", lambda name, device, **_: device)
+    monkeypatch.setattr(
+        features, "in_precision", lambda device, wanted: Made(best[device] if wanted == "auto" else wanted)
+    )
+    made = [drain(load_encoder(project, "s1", device))[1].precision for device in ("cuda:0", "cpu", "cuda:0")]
+    assert made == ["bf16"] * 3
+    project.config.precision = "fp32"
+    assert drain(load_encoder(project, "s1", "cuda:0"))[1].precision == "fp32"
+    assert not project.feature_folder.exists()  # nothing was left open

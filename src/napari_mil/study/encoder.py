@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .project import Project
 
 TOLD_EVERY_S = 0.5
+_TRIES = 20
 
 
 def load_encoder(project: Project, slide_id: str, device: str) -> Generator[ExtractReport, None, Encoder]:
@@ -20,7 +22,8 @@ def load_encoder(project: Project, slide_id: str, device: str) -> Generator[Extr
     in which precision it computes when that is not float32 by torch.
 
     Where the project leaves the precision open, features that are there already decide it: those of a project are
-    all computed in one, also when it goes on on another machine.
+    all computed in one, also when it goes on on another machine. Of several processes that begin together, the first
+    one to choose chooses for all.
 
     Parameters
     ----------
@@ -43,7 +46,11 @@ def load_encoder(project: Project, slide_id: str, device: str) -> Generator[Extr
 
     def make() -> Encoder:
         made = get_encoder(project.encoder, weights=project.encoder_weights, device=device, progress=downloaded)
-        return in_precision(made, precision)
+        encoder = in_precision(made, precision)
+        if precision != "auto" or not hasattr(encoder, "backend"):  # no choice to be made
+            return encoder
+        first = _first_said(project.feature_folder, encoder.precision)
+        return encoder if first == encoder.precision else in_precision(made, first)
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(make)
@@ -64,3 +71,23 @@ def load_encoder(project: Project, slide_id: str, device: str) -> Generator[Extr
         message = f"{said}; its features agree with those of float32 (least cosine {cosine:.5f})."
         yield ExtractReport(slide_id, 0, 0, 0.0, None, message)
     return encoder
+
+
+def _first_said(folder: Path, precision: str) -> str:
+    """The precision that was said first for a folder of features: this one, unless another process came before.
+
+    Slides under way cannot tell it: HDF5 locks their files.
+    """
+    path = folder / "precision.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="ascii") as file:
+            file.write(precision)
+    except FileExistsError:
+        for _ in range(_TRIES):  # its writer may not have come to write
+            if found := path.read_text(encoding="ascii").strip():
+                return found
+            time.sleep(0.05)
+    except OSError:  # a folder that cannot be written is told of when its features are
+        pass
+    return precision
