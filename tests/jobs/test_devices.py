@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -12,8 +13,9 @@ from napari_mil.errors import JobError
 from napari_mil.features import read_features
 from napari_mil.jobs import ExtractJob, JobRunner
 from napari_mil.jobs import _devices as devices
-from napari_mil.jobs._devices import devices_of, extract_on
+from napari_mil.jobs._devices import _settle, devices_of, extract_on
 from napari_mil.study import Project
+from napari_mil.study.prepare import record_failure
 
 from .test_training_job import paint
 
@@ -56,6 +58,8 @@ def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(JobError, match="no CUDA graphics card"):
         devices_of("cuda:all")
+    with pytest.raises(JobError, match="none is named"):
+        devices_of(" , ")
 
 
 def test_each_slide_is_done_once_and_a_bad_one_fails_alone(runner: JobRunner, pictures: Project) -> None:
@@ -92,23 +96,43 @@ def test_stopping_ends_the_processes(pictures: Project) -> None:
     assert not set(psutil.Process().children()) - before
 
 
-def test_a_process_that_dies_fails_its_slides_only(pictures: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slides_of_a_process_that_dies_are_done_by_another(
+    pictures: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec: Any = ExtractJob(project=str(pictures.folder))
     monkeypatch.setattr(devices, "_SHARES", 1)
     before = set(psutil.Process().children())
     generator = extract_on(["cpu", "cpu"], pictures, pictures.slide_ids[:4], spec, Context())  # type: ignore[arg-type]
-    generator.send(None)
+    told = [generator.send(None)]
     one = min(set(psutil.Process().children()) - before, key=lambda process: process.pid)
     one.kill()
     while True:
         try:
-            next(generator)
+            told.append(next(generator))
         except StopIteration as end:
             outcome = end.value
             break
+    assert any("cpu: Features on cpu: the background process was ended from outside" in r.message for r in told)
     lost = set(outcome["failed"])
-    assert lost | set(outcome["done"]) == {"s0", "s1", "s2", "s3"}
-    assert len(outcome["done"]) >= 2
-    for sentence in outcome["failed"].values():
-        assert "Features on cpu: the background process was ended from outside" in sentence
+    assert len(lost) <= 1  # the one it was at
+    assert sorted([*lost, *outcome["done"]]) == ["s0", "s1", "s2", "s3"]
     assert set(pictures.failures()) == lost
+
+
+def test_only_the_slide_that_a_process_was_at_has_failed(pictures: Project) -> None:
+    worker: Any = SimpleNamespace(slides=["s0", "s1", "s2", "s3"], at="s2")
+    pictures.feature_folder.mkdir(parents=True)
+    pictures.feature_path("s0").touch()
+    record_failure(pictures, "s1", "s1 is no slide.")
+    outcome: dict[str, Any] = {"done": [], "failed": {}}
+    assert _settle(outcome, worker, "It died.", pictures) == ["s3"]
+    assert outcome == {"done": ["s0"], "failed": {"s1": "s1 is no slide.", "s2": "It died."}}
+    assert pictures.failures() == outcome["failed"]
+
+
+def test_an_encoder_that_cannot_be_made_is_no_fault_of_the_slides(runner: JobRunner, pictures: Project) -> None:
+    pictures.config.encoder = "nowhere.pt2"
+    pictures.save()
+    with pytest.raises(JobError, match=r"There is no encoder program .*nowhere\.pt2"):
+        runner.submit(ExtractJob(project=str(pictures.folder), device="cpu,cpu")).result(60)
+    assert pictures.failures() == {}  # or they would be passed over from then on

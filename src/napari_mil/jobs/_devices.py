@@ -28,6 +28,8 @@ _LOOK_S = 0.5  # between two looks at whether the person wants to stop
 def devices_of(text: str) -> list[str]:
     """Names of devices: "cuda:0,cuda:1" are two, "cuda:all" every CUDA device there is, "auto" itself."""
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise JobError("device: none is named; choose cpu, cuda, cuda:1, mps or auto")
     if _ALL not in names:
         return names
     import torch
@@ -42,7 +44,8 @@ def extract_on(
 ) -> Generator[ExtractReport, None, dict[str, Any]]:
     """Prepare slides of a project on several devices at once.
 
-    Closing the generator stops the processes; what they have done so far is kept.
+    A process that dies, or cannot begin, leaves its slides to the others; only the one it was at has failed. Closing
+    the generator stops the processes; what they have done so far is kept.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def extract_on(
     Raises
     ------
     JobError
-        When every process has died.
+        When every process was lost before all slides were done.
     """
     from napari_mil.features import ExtractReport
 
@@ -60,7 +63,7 @@ def extract_on(
     inbox: queue.Queue[tuple[_Worker, Frame | None]] = queue.Queue()
     shares = _divided(slide_ids, _SHARES * len(devices))
     workers = [_Worker(device, inbox, max(1, sensible_threads() // len(devices))) for device in devices]
-    finished = 0
+    reason = ""
     try:
         for worker in workers:
             worker.begin(shares, spec)
@@ -72,14 +75,24 @@ def extract_on(
                 continue
             if frame is not None and frame["type"] == "update":
                 for report in frame.get("reports", []):
+                    worker.at = report["slide_id"] if report["total"] else worker.at
+                    finished = sum(map(len, outcome.values()))
                     context.part(min(finished, len(slide_ids) - 1), len(slide_ids), report["slide_id"])
                     yield ExtractReport(**report)
+            elif worker.slides and frame is not None and frame["type"] == "end" and frame["phase"] == "done":
+                _add(outcome, frame["result"])
+                worker.begin(shares, spec)
             elif worker.slides and (frame is None or frame["type"] == "end"):
-                _add(outcome, worker, frame, project)
-                finished += len(worker.slides)
-                worker.begin(shares if frame is not None else deque(), spec)
+                reason = worker.death() if frame is None else str(frame.get("error", "It was stopped."))
+                yield ExtractReport(worker.at or worker.slides[0], 0, 0, 0.0, None, f"{worker.device}: {reason}")
+                worker.usable = frame is not None and bool(worker.at)
+                if left := _settle(outcome, worker, reason, project):
+                    shares.append(left)
+                for free in workers:
+                    if free.usable and not free.slides:
+                        free.begin(shares, spec)
         if shares:
-            raise JobError(next(iter(outcome["failed"].values())))
+            raise JobError(reason)
     finally:
         for worker in workers:
             worker.stop()
@@ -89,18 +102,30 @@ def extract_on(
 
 
 class _Worker:
-    """A process that computes on one device; ``slides`` are those it was given and has not answered for."""
+    """A process that computes on one device.
+
+    Attributes
+    ----------
+    slides : list of str
+        Those it was given and has not answered for.
+    at : str
+        The one whose patches it computes; empty before the first.
+    usable : bool
+        Whether it can be given more.
+    """
 
     def __init__(self, device: str, inbox: queue.Queue[tuple[_Worker, Frame | None]], threads: int) -> None:
         self.device = device
         self.slides: list[str] = []
+        self.at = ""
+        self.usable = True
         self._child = ChildProcess(
             lambda _, frame: inbox.put((self, frame)), lambda _: inbox.put((self, None)), threads=threads, polite=False
         )
 
     def begin(self, shares: deque[list[str]], spec: ExtractJob) -> None:
         """Go on with the next share, if there is one."""
-        self.slides = shares.popleft() if shares else []
+        self.slides, self.at = (shares.popleft() if shares else []), ""
         if self.slides:
             mine = spec.model_copy(update={"slide_ids": self.slides, "device": self.device})
             self._child.send({"do": "run", "job": self.device, "spec": mine.model_dump(mode="json")})
@@ -128,19 +153,28 @@ def _divided(slide_ids: Sequence[str], parts: int) -> deque[list[str]]:
     return deque(list(slide_ids[start : start + size]) for start in range(0, len(slide_ids), size))
 
 
-def _add(outcome: dict[str, Any], worker: _Worker, frame: Frame | None, project: Project) -> None:
-    """What became of a worker's share."""
-    if frame is not None and frame["phase"] == "done":
-        for name in ("done", "there", "busy"):
-            outcome[name] += frame["result"][name]
-        outcome["failed"] |= frame["result"]["failed"]
-        return
+def _add(outcome: dict[str, Any], result: dict[str, Any]) -> None:
+    """What became of a share that was worked off."""
+    for name in ("done", "there", "busy"):
+        outcome[name] += result[name]
+    outcome["failed"] |= result["failed"]
+
+
+def _settle(outcome: dict[str, Any], worker: _Worker, reason: str, project: Project) -> list[str]:
+    """What became of a share that was broken off; takes the slides that are left from the worker, for others.
+
+    The slide it was at may be what broke it, and is not given to another one.
+    """
     from napari_mil.study.prepare import record_failure
 
-    reason = worker.death() if frame is None else str(frame.get("error", "It was stopped."))
-    for slide_id in worker.slides:
+    tried = worker.slides.index(worker.at) + 1 if worker.at in worker.slides else 0
+    for slide_id in worker.slides[:tried]:
         if project.has_features(slide_id):
             outcome["done"].append(slide_id)
-        else:
+        elif slide_id == worker.at:
             outcome["failed"][slide_id] = reason
             record_failure(project, slide_id, reason)
+        else:
+            outcome["failed"][slide_id] = project.failures().get(slide_id, reason)
+    left, worker.slides = worker.slides[tried:], []
+    return left
