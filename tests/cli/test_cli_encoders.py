@@ -107,3 +107,15 @@ def test_a_project_has_the_scale_of_its_encoder(run: Run, jobs: list[Any], tmp_p
     assert "Change it on the page Features or in project.json." in err
     assert Project.open(tmp_path / "old").config.tile.patch_px == 224  # what somebody chose is theirs
     assert jobs[-1].project == str(tmp_path / "old")
+
+
+def test_a_licence_that_is_not_accepted_leaves_the_project_its_encoder(
+    run: Run, jobs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project.create(tmp_path / "p")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, _, err = run("extract", project.folder, "--encoder", "uni")
+    assert code == 2
+    assert "add --accept-licence" in err
+    assert Project.open(project.folder).config.encoder == "texture"
+    assert jobs == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,7 @@ from ._terminal import finish, print_facts, run_job, say, say_error, warnings_as
 
 if TYPE_CHECKING:
     from napari_mil.slide import Slide, TissueMask
+    from napari_mil.study.config import Precision
 
 Slides = Annotated[list[Path], typer.Argument(help="Slide files, or folders of them.")]
 lesions = typer.Typer(help="Outlines of lesions.", rich_markup_mode=None)
@@ -160,7 +161,7 @@ def extract(
         if given:
             raise MilError(f"{' and '.join(given)}: for slide files only; a project keeps its own in project.json")
         if encoder is not None or weights is not None:
-            _choose_encoder(what[0], encoder, weights)
+            _choose_encoder(what[0], encoder, weights, accept_licence)
         if precision is not None:
             _choose_precision(what[0], precision)
         if srgb is not None:
@@ -172,6 +173,8 @@ def extract(
         spec = ExtractJob(project=str(what[0]), slide_ids=slide_id, device=device, retry_failed=retry_failed)
     else:
         encoder = checked_encoder(encoder or "texture")
+        if precision is not None:
+            _refuse_precision_of(encoder)
         spec = ExtractJob(
             slides=[str(path) for path in slide_files(what)],
             out=str(out or Path("features")),
@@ -210,11 +213,13 @@ def _tiling(encoder: str, target_mpp: float | None, patch_px: int | None) -> dic
     return tiling
 
 
-def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None) -> None:
-    """Make it the project's own: features of two encoders are never mixed."""
+def _choose_encoder(folder: Path, encoder: str | None, weights: Path | None, accept_licence: bool) -> None:
+    """Make it the project's own, once its licence is accepted: features of two encoders are never mixed."""
     project = open_project(folder)
     if encoder is not None:
         project.config.encoder = checked_encoder(encoder)
+    if weights is None:
+        agree_to_licence(project.config.encoder, accepted=accept_licence)
     project.config.encoder_weights = None if weights is None else str(weights.absolute())
     project.save()
     say(f"Note: the project uses the encoder {project.config.encoder} from now on.")
@@ -232,9 +237,15 @@ def _ready_encoder(folder: Path, accept_licence: bool) -> None:
 def _choose_precision(folder: Path, precision: str) -> None:
     """Make it the project's own: features of two precisions are never mixed."""
     project = open_project(folder)
-    project.config.precision = precision
+    _refuse_precision_of(project.config.encoder)
+    project.config.precision = cast("Precision", precision)  # checked by `extract`
     project.save()
     say(f"Note: the project's encoder computes in the precision {precision} from now on.")
+
+
+def _refuse_precision_of(encoder: str) -> None:
+    if encoder == "texture":
+        raise MilError("--precision: the encoder texture is no network and has none; leave the option out")
 
 
 def _choose_color(folder: Path, srgb: bool) -> None:

@@ -190,7 +190,7 @@ class Project(ProjectSlides):
             self.config.tissue,
             weights=weights.name if weights else None,
             color=self.config.color,
-            precision=self.config.precision,
+            precision="auto" if self.encoder == "texture" else self.config.precision,  # it has no choice
         )
 
     @property
