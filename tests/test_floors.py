@@ -35,13 +35,9 @@ def test_the_contracts_of_the_floors_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_package_imports_in_milliseconds_and_brings_nothing_heavy() -> None:
-    """Under 50 ms; the fastest of three, since another program may be busy meanwhile."""
-    code = "import time; t = time.perf_counter(); import napari_mil; found['ms'] = (time.perf_counter() - t) * 1e3"
-    answers = [fresh(code) for _ in range(3)]
-    assert min(a["ms"] for a in answers) < 50
+def test_importing_the_package_brings_nothing_heavy() -> None:
     heavy = {"torch", "torchvision", "openslide", "numpy", "pandas", "sklearn", "matplotlib", *GUI}
-    assert not heavy & set(answers[0]["loaded"])
+    assert not heavy & set(fresh("import napari_mil")["loaded"])
 
 
 @pytest.mark.parametrize("room", CORE)

@@ -111,9 +111,7 @@ def test_cancelled_and_gone_on_with_gives_the_same_file(slide: FakeSlide, grid: 
     generator = extract(slide, grid, encoder, out, batch_size=8)
     while next(generator).done < 24:
         pass
-    start = time.monotonic()
     generator.close()
-    assert time.monotonic() - start < 1
     assert not reader_threads()
     assert not out.exists()
     assert out.with_name("s.h5.part").is_file()

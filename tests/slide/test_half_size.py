@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_mil.slide import open_slide
+from napari_mil.slide.tile_codecs import JpegCodec
 
 from .tiffs import DIRECT, YCBCR, encoded, jpegs, smooth, tiles_of, write_tiles
 
@@ -54,6 +55,15 @@ def test_half_size_is_not_shifted(tmp_path: Path, axis: int, subsampling: str) -
     shift = ((half - wanted) * np.sign(slope))[steep].mean() / np.abs(slope[steep]).mean()
     assert steep.mean() > 0.5
     assert abs(shift) < 0.02  # of a half-size pixel
+
+
+@pytest.mark.parametrize("side", [128, 512])
+def test_a_tile_of_another_size_is_refused(side: int) -> None:
+    codec = JpegCodec((256, 256), None, None)
+    raw = memoryview(encoded(smooth(side, side, 3), "ycbcr"))
+    for decode in (codec.half, lambda raw: codec.decode(raw, 0, np.empty((256, 256, 3), np.uint8))):
+        with pytest.raises(ValueError, match=f"{side}"):
+            decode(raw)
 
 
 def test_half_size_of_an_odd_level(tmp_path: Path) -> None:

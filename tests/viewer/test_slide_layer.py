@@ -216,9 +216,7 @@ def test_switching_slides_keeps_camera_outlines_and_other_layers(viewer):
     lesions = LesionLayer(viewer, None, mpp=shown.slide.mpp, slide_id="a")
     lesions.layer.add(np.array([[0, 0], [0, 90], [90, 90]]), shape_type="polygon")
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 123.0, 45.0), 3.5
-    started = time.perf_counter()
     active.show("b", lambda: slides["b"])
-    assert time.perf_counter() - started < 1.0
     assert left == ["a"]
     assert slides["a"].closed
     assert slides["a"].views[0].closed
