@@ -37,7 +37,7 @@ class Blocks:
     ----------
     source : PixelSource
     cache : TileCache
-    watch : FileWatch, optional
+    watch : FileWatch
         Says when the file is no longer the one that was opened; then nothing more is read of it.
 
     Attributes
@@ -46,7 +46,7 @@ class Blocks:
         What the keys of this slide's blocks begin with.
     """
 
-    def __init__(self, source: PixelSource, cache: TileCache, watch: FileWatch | None = None) -> None:
+    def __init__(self, source: PixelSource, cache: TileCache, watch: FileWatch) -> None:
         self.token = new_token()
         self._source = source
         self._cache = cache
@@ -127,6 +127,9 @@ class Blocks:
                 else:
                     known[place] = block.error
         finally:
+            for block in mine:  # nobody may wait for what will not come
+                if not block.ready and block.error is None:
+                    self._cache.finish(block, SlideError("The reading was interrupted."))
             self._cache.release(blocks)
         for place in known:
             put(place, np.broadcast_to(np.uint8(FAILED_GREY), self._shape(level, place)))
@@ -209,22 +212,17 @@ class Blocks:
         )
 
     def _read(self, level: int, places: Sequence[Place], blocks: Sequence[Block]) -> None:
-        """Fill claimed blocks in one batch; whatever happens, all who wait for them are told."""
-        errors: Sequence[SlideError | None] = [SlideError("The reading was interrupted.")] * len(blocks)
-        try:
-            errors = self._tried(level, places, blocks)
-            for place, error in zip(places, errors, strict=True):
-                if error is not None and not isinstance(error, SlideClosed):
-                    self._failed[level, place] = SlideError(str(error))  # without the frames, their pixels and files
-        finally:
-            for block, error in zip(blocks, errors, strict=True):
-                self._cache.finish(block, error)
+        """Fill claimed blocks in one batch, and tell those who wait for them."""
+        for place, block, error in zip(places, blocks, self._tried(level, places, blocks), strict=True):
+            if error is not None and not isinstance(error, SlideClosed):
+                self._failed[level, place] = SlideError(str(error))  # without the frames, their pixels and files
+            self._cache.finish(block, error)
         if self._closed:  # meanwhile, and what was there then was dropped
             self._cache.drop(self.token)
 
     def _tried(self, level: int, places: Sequence[Place], blocks: Sequence[Block]) -> Sequence[SlideError | None]:
         """Fill blocks; for each, why it could not be."""
-        if self._watch is not None and self._watch.sentence is not None:
+        if self._watch.sentence is not None:
             return [SlideError(self._watch.sentence)] * len(blocks)
         try:
             errors = self._source.read_blocks(level, places, [block.pixels for block in blocks])
@@ -233,20 +231,18 @@ class Blocks:
         except Exception as error:
             log.exception("blocks could not be read")
             errors = [SlideError(f"A part of the slide cannot be read ({error}).")] * len(blocks)
-        return errors if self._watch is None else self._checked(errors, blocks, self._watch)
+        return self._checked(errors, blocks)
 
-    def _checked(
-        self, errors: Sequence[SlideError | None], blocks: Sequence[Block], watch: FileWatch
-    ) -> Sequence[SlideError | None]:
+    def _checked(self, errors: Sequence[SlideError | None], blocks: Sequence[Block]) -> Sequence[SlideError | None]:
         """The reasons; where the file is another one now, that is the reason for all.
 
         Blocks read since it was last seen to be the same may be of another file: they are forgotten.
         """
-        seen = watch.look(now=any(errors))
+        seen = self._watch.look(now=any(errors))
         with self._lock:
-            if watch.sentence is None:
+            if self._watch.sentence is None:
                 self._unproven = [] if seen else [*self._unproven, *(block.key for block in blocks)]
                 return errors
             suspects, self._unproven = self._unproven, []
         self._cache.forget(suspects)
-        return [SlideError(watch.sentence)] * len(blocks)
+        return [SlideError(self._watch.sentence)] * len(blocks)
