@@ -98,12 +98,12 @@ class JpegCodec:
         """See Codec."""
         import simplejpeg
 
+        joined = self._joined(raw)
+        found = simplejpeg.decode_jpeg_header(joined)[:2]
+        if found != self._shape[:2]:  # a larger one would be decoded at a quarter, and pass
+            raise ValueError(f"its tile has {found[1]} x {found[0]} pixels, expected {self._expected()}")
         height, width = self._shape[0] // 2, self._shape[1] // 2
-        pixels: Pixels = simplejpeg.decode_jpeg(
-            self._joined(raw), "RGB", min_height=height, min_width=width, min_factor=2
-        )
-        if pixels.shape != (height, width, 3):
-            raise ValueError(f"its tile has other than {self._expected()} pixels")
+        pixels: Pixels = simplejpeg.decode_jpeg(joined, "RGB", min_height=height, min_width=width, min_factor=2)
         return pixels
 
     def _joined(self, raw: memoryview) -> bytes:
