@@ -12,6 +12,7 @@ from napari_mil.errors import FeatureError
 from napari_mil.features import get_encoder, precision
 from napari_mil.features.precision import LEAST_COSINE, in_precision, least_cosine, textured_patches
 from napari_mil.features.torch_encoder import TorchEncoder
+from napari_mil.features.torch_network import TorchNetwork
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
@@ -99,6 +100,22 @@ def test_a_network_that_bf16_spoils_stays_in_float32(monkeypatch: pytest.MonkeyP
     assert in_precision(spoilt) is spoilt
     with pytest.raises(FeatureError, match=r"pooled in bf16 by torch does not agree with float32: the least cosine"):
         in_precision(spoilt, "bf16")
+
+
+class Insisting(Pooled):
+    """One that wants float32 at one place, as exported programs often do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x.float()).mean(dim=(2, 3))
+
+
+def test_a_network_that_insists_on_float32_has_it(monkeypatch: pytest.MonkeyPatch, no_openvino: None) -> None:
+    monkeypatch.setattr(precision, "gains_from_bf16", lambda device: True)
+    plain = encoder()
+    plain.network = TorchNetwork(Insisting().eval(), (0.5,) * 3, (0.25,) * 3, "cpu")
+    assert in_precision(plain) is plain
+    with pytest.raises(FeatureError, match=r"pooled cannot be computed in bf16 by torch \(.*\)\. Choose the precision"):
+        in_precision(plain, "bf16")
 
 
 def test_the_check_is_done_once_for_each_network(

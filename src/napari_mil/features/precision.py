@@ -112,7 +112,15 @@ def _checked(encoder: TorchEncoder, network: Network) -> TorchEncoder:
     cosine = _remembered().get(key)
     if cosine is None:
         patches = textured_patches(_CHECKED, encoder.input_px)
-        cosine = least_cosine(encoder.with_network(network, None).encode(patches), encoder.encode(patches))
+        try:
+            rows = encoder.with_network(network, None).encode(patches)
+        except RuntimeError as error:  # a network that insists on float32 somewhere
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise FeatureError(
+                f"{encoder.name} cannot be computed in {network.precision} by {network.backend} ({lines[0]}). Choose "
+                "the precision fp32 or auto."
+            ) from error
+        cosine = least_cosine(rows, encoder.encode(patches))
         _remember(key, cosine)
     if not cosine >= LEAST_COSINE:
         raise FeatureError(
