@@ -306,6 +306,9 @@ def test_fingerprint_is_of_the_content(tmp_path: Path, levels: list[Pixels]) -> 
         assert fingerprint(moved) == before
         zarr.open_group(moved).create_group("labels").create_array("0", shape=(9, 9), dtype="u1")[...] = 1
         assert fingerprint(moved) == before, "labels drawn later do not make another slide of it"
+        (moved / "damaged").mkdir()
+        (moved / "damaged" / "zarr.json").write_text('{"node_ty')
+        assert len(fingerprint(moved)) == len(before), "what is nobody's metadata is no reason to give up"
         other = write_ome_zarr(tmp_path / "other.zarr", [pattern(h, w, 9) for h, w in SIZES], version=version)
         assert fingerprint(other) != before
 

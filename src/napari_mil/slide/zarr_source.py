@@ -99,7 +99,7 @@ def folder_hash(folder: Path) -> bytes:
     for name in _ARRAY_METADATA:
         file = folder / name
         content = file.read_bytes() if file.is_file() else b""
-        if (name == ".zarray" and content) or json.loads(content or b"{}").get("node_type") == "array":
+        if (name == ".zarray" and content) or _is_array(content):
             digest.update(content)
             for chunk in dict.fromkeys(_leaf(folder, share) for share in (0.0, 0.5, 1.0)):
                 if chunk is not None:
@@ -111,6 +111,15 @@ def folder_hash(folder: Path) -> bytes:
         if inner != "labels" and (folder / inner).is_dir():
             digest.update(inner.encode() + folder_hash(folder / inner))
     return digest.digest()
+
+
+def _is_array(metadata: bytes) -> bool:
+    """Whether the metadata of zarr v3 are an array's; damaged ones are nobody's."""
+    try:
+        found = json.loads(metadata)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("node_type") == "array"
 
 
 class ZarrSource(BlocksOfRegions):
