@@ -97,7 +97,7 @@ def read_patch(slide: Slide, grid: PatchGrid, index: int, out_px: int | Sequence
 def read_patches(
     slide: Slide, grid: PatchGrid, indices: Sequence[int] | npt.NDArray[np.integer], out_px: int | Sequence[int]
 ) -> Pixels:
-    """Pixels of some patches, through the cache that the window uses. Thread-safe.
+    """Pixels of some patches, through the cache that the window uses (at half size past it). Thread-safe.
 
     Who reads all patches of a slide takes a `PatchReader`.
 
