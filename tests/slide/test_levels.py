@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from napari_mil.errors import SlideError
 from napari_mil.slide.blocks import FAILED_GREY, Blocks
 from napari_mil.slide.dask_levels import dask_level
+from napari_mil.slide.halving import halve
 from napari_mil.slide.levels import Level
+from napari_mil.slide.slide import Slide
 
-from .conftest import Pixels, fake_slide, pattern
+from .conftest import FakeSource, Pixels, fake_slide, pattern
 
 BASE = pattern(1100, 1300, 7)
 
@@ -103,6 +105,16 @@ def test_tiles_that_fail_are_grey_named_and_not_retried() -> None:
     assert (slide.levels[1][10:240, 260:500] == FAILED_GREY).all(), "the halved level shows the rest and the gap"
     with pytest.raises(SlideError, match="cannot read 0 512 0"):
         slide.read(600, 0, 10, 10)
+
+
+def test_padding_of_a_level_is_not_mixed_into_the_halved_one() -> None:
+    padded = pattern(16, 2304, 3)  # 2053 columns of tissue, an odd number
+    source = FakeSource([pattern(64, 8212), padded])
+    source.level_downsamples = (1.0, 4.0)
+    slide = Slide(Path("fake.tiff"), source)
+    index = [level.native for level in slide.tiles.chain].index(1)
+    assert slide.levels[index].shape == (16, 2053, 3)
+    np.testing.assert_array_equal(slide.levels[index + 1][:], halve(padded[:, :2053]))
 
 
 def test_what_failed_keeps_nothing_alive() -> None:

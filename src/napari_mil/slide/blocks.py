@@ -13,7 +13,7 @@ from napari_mil.errors import SlideClosed, SlideError
 
 from .cache import Block, Key, Shape, TileCache, new_token
 from .halving import halve
-from .source import Pixels, PixelSource, block_shape
+from .source import Pixels, PixelSource, Size, block_shape
 
 if TYPE_CHECKING:
     from .watch import FileWatch
@@ -81,11 +81,13 @@ class Blocks:
 
         return self._each(level, self._places(level, x, y, out.shape[1], out.shape[0]), put)
 
-    def fill_halved(self, level: int, x: int, y: int, out: Pixels) -> list[SlideError]:
-        """As `fill`, of the level halved; (x, y) in pixels of that. Reads its blocks straight into half the size."""
+    def fill_halved(self, level: int, x: int, y: int, out: Pixels, size: Size) -> list[SlideError]:
+        """As `fill`, of the level halved; (x, y) in pixels of that. Reads its blocks straight into half the size.
+
+        `size` is the level's width and height, without what pads it.
+        """
         width, height = self._sizes[level]
-        level_width, level_height = self._source.level_dimensions[level]
-        right, bottom = min(2 * (x + out.shape[1]), level_width), min(2 * (y + out.shape[0]), level_height)
+        right, bottom = min(2 * (x + out.shape[1]), size[0]), min(2 * (y + out.shape[0]), size[1])
         if width % 2 or height % 2:
             whole = np.empty((bottom - 2 * y, right - 2 * x, 3), np.uint8)
             errors = self.fill(level, 2 * x, 2 * y, whole)
@@ -94,7 +96,8 @@ class Blocks:
 
         def put(place: Place, pixels: Pixels) -> None:
             top, left = place[1] * height // 2 - y, place[0] * width // 2 - x  # in `out`
-            inside = pixels[max(0, -2 * top) :, max(0, -2 * left) :]
+            rows = slice(max(0, -2 * top), bottom - place[1] * height)
+            inside = pixels[rows, max(0, -2 * left) : right - place[0] * width]
             halve(
                 inside, out[max(0, top) :, max(0, left) :][: (inside.shape[0] + 1) // 2, : (inside.shape[1] + 1) // 2]
             )

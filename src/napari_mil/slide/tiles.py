@@ -228,11 +228,11 @@ class Tiles:
         """Pixels of a tile from the next finer level."""
         own = self.box(id)
         native = self.chain[id.level - 1].native
+        width, height = self.chain[id.level - 1].size
         if native is not None:
-            for error in self._blocks.fill_halved(native, own.left, own.top, out):
+            for error in self._blocks.fill_halved(native, own.left, own.top, out, (width, height)):
                 self.note(str(error))
             return
-        width, height = self.chain[id.level - 1].size
         finer = Box(2 * own.top, min(2 * own.bottom, height), 2 * own.left, min(2 * own.right, width))
 
         def put(part: TileId, pixels: Pixels) -> None:
