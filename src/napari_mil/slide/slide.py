@@ -241,10 +241,6 @@ class Slide:
         """(N, 4) x_min, y_min, x_max, y_max in level-0 pixels of the regions that could not be read so far."""
         return self.tiles.failed_boxes()
 
-    def coarsest(self) -> Pixels:
-        """Pixels of the last of `levels`, no side longer than 1024; reads it if need be."""
-        return np.asarray(self.levels[-1][:])
-
     def close(self) -> None:
         """Give the file and its tiles back. Reads under way in other threads end in peace; later ones raise."""
         self.tiles.close()
