@@ -76,13 +76,13 @@ def test_bf16_rows_are_near_those_of_float32_and_independent_of_the_batch(no_ope
     patches = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
     rows = fast.encode(patches)
     assert rows.dtype == np.float32
-    assert least_cosine(rows, plain.encode(patches)) >= LEAST_COSINE
+    assert least_cosine(rows, plain.encode(patches)) >= LEAST_COSINE["bf16"]
     assert not np.array_equal(rows, plain.encode(patches))
     alone = np.concatenate([fast.encode(patch[None]) for patch in patches])
     # sums may be taken in another order: a bit of bfloat16 here and there, never another patch's pixels
     assert least_cosine(rows, alone) > 0.9999
     assert fast.precision_cosine is not None
-    assert LEAST_COSINE <= fast.precision_cosine < 1
+    assert LEAST_COSINE["bf16"] <= fast.precision_cosine < 1
 
 
 def test_auto_is_bf16_where_the_device_gains_by_it(monkeypatch: pytest.MonkeyPatch, no_openvino: None) -> None:
@@ -196,7 +196,7 @@ def test_openvino_in_bf16_where_the_processor_has_it() -> None:
     except FeatureError as error:
         assert "has no bf16 on this processor" in str(error)  # noqa: PT017
         return
-    assert fast.precision_cosine >= LEAST_COSINE
+    assert fast.precision_cosine >= LEAST_COSINE["bf16"]
 
 
 def test_what_openvino_cannot_take_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,4 +213,25 @@ def test_real_weights_in_bf16(shared_data: Path, no_openvino: None) -> None:
     plain = get_encoder(shared_data / "weights" / "resnet50_layer3.pt2")
     fast = in_precision(plain, "bf16")
     patches = textured_patches(3, 224)
-    assert least_cosine(fast.encode(patches), plain.encode(patches)) >= LEAST_COSINE
+    assert least_cosine(fast.encode(patches), plain.encode(patches)) >= LEAST_COSINE["bf16"]
+
+
+def test_int8_is_for_who_asks_and_says_how_near_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    plain = encoder()
+    fast = in_precision(plain, "int8")
+    assert isinstance(fast, TorchEncoder)
+    assert (fast.precision, fast.backend) == ("int8", "openvino")
+    assert fast.precision_cosine is not None
+    assert LEAST_COSINE["int8"] <= fast.precision_cosine < 1
+    patches = textured_patches(4, fast.input_px, seed=9)
+    assert 0.95 < least_cosine(fast.encode(patches), plain.encode(patches)) < 1
+    # measured on patches that are always the same: made again it is the same network
+    np.testing.assert_array_equal(in_precision(encoder(), "int8").encode(patches), fast.encode(patches))
+    assert in_precision(encoder(), "auto").precision != "int8"
+    with pytest.raises(FeatureError, match="int8 is computed by OpenVINO only"):
+        in_precision(encoder(), "int8", "torch")
+    monkeypatch.setattr("napari_mil.features.openvino_network.find_spec", lambda name: None if name == "nncf" else 1)
+    with pytest.raises(FeatureError, match="int8 wants nncf, which is not installed"):
+        in_precision(encoder(), "int8")

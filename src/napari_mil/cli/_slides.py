@@ -128,7 +128,7 @@ def extract(
     weights: Annotated[Path | None, typer.Option(help="A local file of the encoder's weights.")] = None,
     accept_licence: AcceptLicence = False,
     precision: Annotated[
-        str | None, typer.Option(help="auto (half where the machine gains by it), fp32 or bf16.")
+        str | None, typer.Option(help="auto (half where the machine gains by it), fp32, bf16, or int8 (OpenVINO).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the feature files (for slide files).")] = None,
     target_mpp: Annotated[float | None, typer.Option(help="µm per pixel of the patches (for slide files).")] = None,

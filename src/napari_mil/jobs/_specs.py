@@ -54,7 +54,7 @@ class ExtractJob(_Spec):
     tile: dict[str, Any] = Field(default_factory=dict)
     slide_mpp: float | None = None
     srgb: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     device: str = "auto"
     retry_failed: bool = False
 

@@ -13,7 +13,7 @@ from napari_mil.slide import TileConfig, TissueConfig
 
 SCHEMA_VERSION = 1
 Color = Literal["as stored", "srgb"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 Role = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 

@@ -20,7 +20,12 @@ OWN_FILE = "My own network (.pt2)…"
 RECOMMENDED = "Recommended"
 PUBLISHED = "Published encoders (licences of their own)"
 OTHERS = "Of other packages"
-PRECISIONS = {"auto": "Automatic", "fp32": "Full (32 bit)", "bf16": "Half (bfloat16)"}
+PRECISIONS = {
+    "auto": "Automatic",
+    "fp32": "Full (32 bit)",
+    "bf16": "Half (bfloat16)",
+    "int8": "Quarter (int8, OpenVINO)",
+}
 WEIGHT_FILES = "Weights (*.safetensors *.bin *.pth *.pt)"
 
 
