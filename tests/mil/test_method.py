@@ -196,9 +196,11 @@ class TestSenselessCombinations:
             Method(task={**three, "class_weight": [1, 2]})
 
     def test_sensible_ones_work(self) -> None:
-        Method(aggregator="patch_classifier", supervision="rank")
-        Method(aggregator="ab_mil_mhim", supervision="rank", mining="mhim")
-        Method(aggregator="ab_mil", supervision={"kind": "instance_bce", "bag_weight": 1.0}, mining="mhim")
+        assert Method(aggregator="patch_classifier", supervision="rank").supervision.kind == "rank"
+        both = Method(aggregator="ab_mil_mhim", supervision="rank", mining="mhim")
+        assert (both.supervision.kind, both.mining.kind) == ("rank", "mhim")
+        instances = {"kind": "instance_bce", "bag_weight": 1.0}
+        assert Method(aggregator="ab_mil", supervision=instances, mining="mhim").supervision.kind == "instance_bce"
 
 
 def test_every_setting_has_a_sentence_for_people() -> None:

@@ -88,6 +88,15 @@ class FakeSource(BlocksOfRegions):
         self.closed = True
 
 
+def in_threads(work: Callable[[int], object], count: int = 8) -> None:
+    """Run `work` with the numbers from 0 on in as many threads at once, to the end of all."""
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def fake_slide(levels: list[Pixels], **options: Any) -> tuple[Slide, FakeSource]:
     source = FakeSource(levels, **options)
     return Slide(Path("fake.svs"), source), source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from napari_mil.slide.source import PixelSource, block_shape, on_background
 from napari_mil.slide.tiff_level import TiffLevel
 from napari_mil.slide.tile_codecs import JpegCodec, TifffileCodec
 
-from .conftest import Pixels, pattern, write_pyramid
+from .conftest import Pixels, in_threads, pattern, write_pyramid
 from .tiffs import (
     APERIO,
     DIRECT,
@@ -289,11 +288,7 @@ def test_many_threads_read_blocks(folder: Path) -> None:
             except Exception as error:  # a thread's failure must fail the test
                 wrong.append(repr(error))
 
-        threads = [threading.Thread(target=hammer, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(hammer)
     assert wrong == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from napari_mil.slide import open_slide
 from napari_mil.slide.icc import AS_STORED, SrgbSource, icc_profile, profile_title
 from napari_mil.slide.source import PixelSource, block_shape
 
-from .conftest import FakeSource, Pixels, halved, pattern, write_pyramid
+from .conftest import FakeSource, Pixels, halved, in_threads, pattern, write_pyramid
 
 SRGB_MATRIX = [(0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)]
 
@@ -191,11 +190,7 @@ def test_one_conversion_serves_many_threads() -> None:
             if not np.array_equal(source.read(0, x, y, 200, 200), expected[y : y + 200, x : x + 200]):
                 wrong.append(seed)
 
-    threads = [threading.Thread(target=hammer, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(hammer)
     assert wrong == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from napari_mil.geometry import PatchGrid
 from napari_mil.slide import open_slide, read_patches, set_cache_limit
 
-from .conftest import Pixels, pattern, write_pyramid
+from .conftest import Pixels, in_threads, pattern, write_pyramid
 
 SECONDS = 1.0
 
@@ -64,11 +64,7 @@ def test_hammering_one_slide(tmp_path: Path, pyramid_file: tuple[Path, list[Pixe
             except Exception as error:  # a thread's failure must fail the test
                 wrong.append(repr(error))
 
-        threads = [threading.Thread(target=hammer, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(hammer)
         assert wrong == []
         assert done[0] >= 8  # each thread at least once, however busy the machine
         assert slide.problems == []
@@ -132,9 +128,5 @@ def test_one_fresh_handle_serves_all_who_failed(tmp_path: Path) -> None:
                     except SlideError as error:
                         wrong.append(str(error))
 
-        threads = [threading.Thread(target=read, args=(i,)) for i in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(read, 6)
         assert wrong == []

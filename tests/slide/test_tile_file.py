@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ from hypothesis import strategies as st
 
 from napari_mil.errors import SlideClosed
 from napari_mil.slide.tile_file import TileFile, _runs
+
+from .conftest import in_threads
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 
@@ -50,11 +51,7 @@ def test_threads_read_their_own_places(path: Path, positional: bool, monkeypatch
         places = np.random.default_rng(seed).integers(0, 299_000, 300).tolist()
         wrong.extend(at for at in places if bytes(file.read([(at, 1000)])[0]) != CONTENT[at : at + 1000])
 
-    threads = [threading.Thread(target=read, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(read, 6)
     assert wrong == []
     file.close()
     with pytest.raises(SlideClosed, match="bytes was closed"):

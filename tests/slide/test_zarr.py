@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import shutil
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from napari_mil.slide.source import PixelSource, block_shape
 from napari_mil.slide.watch import FileWatch
 from napari_mil.slide.zarr_source import _downsamples
 
-from .conftest import Pixels, pattern
+from .conftest import Pixels, in_threads, pattern
 
 zarr = pytest.importorskip("zarr")
 
@@ -371,11 +370,7 @@ def test_many_threads_at_once(tmp_path: Path, levels: list[Pixels]) -> None:
                 if not np.array_equal(slide.source.read(0, x, y, 200, 200), levels[0][y : y + 200, x : x + 200]):
                     wrong.append((x, y))
 
-        threads = [threading.Thread(target=hammer, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(hammer)
     assert wrong == []
 
 
