@@ -17,18 +17,21 @@ from napari_mil.errors import TrainingError
 from .bag import Bag
 from .checkpoint import BEST, LAST, MODEL, RUN_JSON, Run, plain, versions
 from .checks import check_bags
-from .configs import MhimMining
+from .configs import HardNegativeMining, Mhim2Mining, MhimMining
 from .devices import find_device, memory_mb, reset_peak
 from .files import read_tensors, write_tensors
 from .learner import Learner, Pass, build_optimizer
 from .method import Method
-from .mining import Miner, cosine_schedule
+from .mining import Miner, build_miner, cosine_schedule
 from .objective import Objective
 from .randomness import Randomness
 from .records import EpochReport
 from .sampler import epoch_order
 
 OnBag = Callable[[int, int], None]
+
+PLAIN = "plain"
+"""Stage, folder and setting: the plain run that a miner starts from."""
 
 BEST_IS_LAST = "The best epoch was the last one: more epochs may help (training.epochs)."
 
@@ -45,9 +48,12 @@ def fit(
     resume: bool = False,
     on_bag: OnBag | None = None,
     initial: Mapping[str, Tensor] | None = None,
-    teacher: Run | None = None,
+    plain: Run | None = None,
 ) -> Generator[EpochReport, None, Run]:
     """Train a method.
+
+    MHIM's teacher and the second training of hard negative bags start from a plain run of the same slides and seed. It
+    is trained first where none is given, in the folder `plain` of `out`; its reports say so (`stage`).
 
     Parameters
     ----------
@@ -70,8 +76,8 @@ def fit(
         checkpoints of the last whole epoch stay.
     initial : mapping of str to tensor or None
         First weights of the network; None: drawn from the seed.
-    teacher : Run or None
-        MHIM: a trained plain run to start the teacher from (else `mining.teacher`, else the student's copy).
+    plain : Run or None
+        A trained plain run to start from (`plain_method`), so that none has to be trained.
 
     Yields
     ------
@@ -89,11 +95,68 @@ def fit(
     """
     notes = check_bags(method, train, validation)
     where = find_device(device)
-    trainer = _Trainer(method, train, validation, seed, where, out, provenance, notes, initial, teacher)
+    folder = Path(out) if out is not None else None
+    _refuse_folder(folder, resume)
+    begun = resume and folder is not None and (folder / LAST).exists()
+    if plain is None and not begun:
+        plain = _given_plain(method)
+    if plain is None and not begun and needs_plain(method):
+        inner = folder / PLAIN if folder is not None else None
+        training = fit(
+            plain_method(method),
+            train,
+            validation,
+            seed=seed,
+            device=device,
+            out=inner,
+            provenance=provenance,
+            resume=inner is not None and (inner / RUN_JSON).exists(),
+            on_bag=on_bag,
+            initial=initial,
+        )
+        plain = yield from _as_stage(training, PLAIN)
+    trainer = _Trainer(method, train, validation, seed, where, folder, provenance, notes, initial, plain)
     trainer.prepare(resume)
     while not trainer.finished:
         yield trainer.epoch(on_bag or _ignore)
     return trainer.result()
+
+
+def needs_plain(method: Method) -> bool:
+    """Whether a plain run has to be there before this method can be trained."""
+    mining = method.mining
+    if isinstance(mining, MhimMining | Mhim2Mining):
+        return mining.teacher == PLAIN
+    return isinstance(mining, HardNegativeMining)
+
+
+def plain_method(method: Method) -> Method:
+    """The same without mining: what MHIM's teacher starts from, or the first training of hard negative bags."""
+    return method.with_settings({"mining.kind": "none"})
+
+
+def _given_plain(method: Method) -> Run | None:
+    mining = method.mining
+    if isinstance(mining, MhimMining | Mhim2Mining) and mining.teacher not in (PLAIN, "copy"):
+        return Run.load(mining.teacher)
+    return None
+
+
+def _as_stage(training: Generator[EpochReport, None, Run], stage: str) -> Generator[EpochReport, None, Run]:
+    while True:
+        try:
+            yield replace(next(training), stage=stage)
+        except StopIteration as stop:
+            run: Run = stop.value
+            return run
+
+
+def _refuse_folder(folder: Path | None, resume: bool) -> None:
+    if folder is None:
+        if resume:
+            raise TrainingError("Nothing to resume: no folder was given (out).")
+    elif (folder / RUN_JSON).exists() and not resume:
+        raise TrainingError(f"{folder} already holds a run; resume it, or choose another folder.")
 
 
 def _ignore(done: int, total: int) -> None:
@@ -110,11 +173,11 @@ class _Trainer:
         validation: Sequence[Bag],
         seed: int,
         device: torch.device,
-        out: Path | str | None,
+        out: Path | None,
         provenance: Mapping[str, Any] | None,
         notes: list[str],
         initial: Mapping[str, Tensor] | None,
-        teacher: Run | None,
+        plain_run: Run | None,
     ) -> None:
         self.method, self.train, self.validation, self.device = method, train, validation, device
         self.random = Randomness(seed, device)
@@ -122,12 +185,12 @@ class _Trainer:
             model = method.build(train[0].dim)
         if initial is not None:
             model.load_state_dict(dict(initial))
-        miner, miner_notes = _build_miner(method, model, len(train), teacher)
+        miner, miner_notes = _build_miner(method, model, len(train), plain_run)
         model.to(device)
-        optimizer = build_optimizer(method.training, model)
-        self.learner = Learner(model, Objective(method, train, seed), optimizer, self.random.draws, miner)
         if miner is not None:
-            miner.teacher.to(device)
+            miner.to(device)
+        optimizer = build_optimizer(method.training, model, miner)
+        self.learner = Learner(model, Objective(method, train, seed), optimizer, self.random.draws, miner)
         self.run = Run(
             method=method,
             in_dim=train[0].dim,
@@ -138,7 +201,7 @@ class _Trainer:
             provenance=plain(provenance),
             notes=[*notes, *miner_notes],
             versions=versions(),
-            folder=Path(out) if out is not None else None,
+            folder=out,
         )
         self.unread_notes = tuple(self.run.notes)
         self.done = 0
@@ -241,8 +304,7 @@ class _Trainer:
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"{MODEL}{key}": value for key, value in self.learner.model.state_dict().items()}
         if self.learner.miner is not None:
-            teacher = self.learner.miner.teacher.state_dict()
-            tensors |= {f"teacher.{key}": value for key, value in teacher.items()}
+            tensors |= {f"miner.{key}": value for key, value in self.learner.miner.state_dict().items()}
         for index, state in self.learner.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
         return tensors | {f"random.{key}": value for key, value in self.random.state_dict().items()}
@@ -253,15 +315,11 @@ class _Trainer:
         Raises
         ------
         TrainingError
-            The folder holds another run, or a run that is not to be resumed.
+            The folder holds a run of other settings or slides.
         """
         folder = self.run.folder
         if folder is None:
-            if resume:
-                raise TrainingError("Nothing to resume: no folder was given (out).")
             return
-        if (folder / RUN_JSON).exists() and not resume:
-            raise TrainingError(f"{folder} already holds a run; resume it, or choose another folder.")
         if resume and (folder / LAST).exists():
             self._restore(folder)
         else:
@@ -277,7 +335,7 @@ class _Trainer:
         learner = self.learner
         learner.model.load_state_dict(_under(tensors, MODEL))
         if learner.miner is not None:
-            learner.miner.teacher.load_state_dict(_under(tensors, "teacher."))
+            learner.miner.load_state_dict(_under(tensors, "miner."))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "optimizer.").items():
             index, _, name = key.partition(".")
@@ -324,19 +382,14 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _build_miner(method: Method, model: Any, n_train: int, teacher: Run | None) -> tuple[Miner | None, list[str]]:
+def _build_miner(method: Method, model: Any, n_train: int, plain_run: Run | None) -> tuple[Miner | None, list[str]]:
     """The miner and what to tell a person about its teacher."""
     config = method.mining
-    if not isinstance(config, MhimMining):
+    if not isinstance(config, MhimMining | Mhim2Mining):
         return None, []
     steps = method.training.epochs * n_train
-    if teacher is None and config.teacher is not None:
-        teacher = Run.load(config.teacher)
-    if teacher is None:
-        note = (
-            "The teacher starts as a copy of the untrained student. MHIM-MIL starts it from a trained plain AB-MIL of "
-            "the same split: train that first and give its folder as mining.teacher."
-        )
-        return Miner(config, model, steps), [note]
-    note = f"The teacher starts from {teacher.folder or 'a given run'} (best epoch {teacher.best_epoch})."
-    return Miner(config, model, steps, teacher.weights), [note]
+    if plain_run is None:
+        note = "The teacher starts as a copy of the untrained student (mining.teacher)."
+        return build_miner(config, model, steps), [note]
+    note = f"The teacher starts from {plain_run.folder or 'a plain run'} (best epoch {plain_run.best_epoch})."
+    return build_miner(config, model, steps, plain_run.weights), [note]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_mil.errors import TrainingError
 
-from .aggregators import Aggregator
+from .aggregators import Aggregator, BagOutput
 from .bag import Bag
 from .configs import TrainingConfig
 from .devices import memory_in_words
@@ -22,14 +22,17 @@ from .objective import Loss, Objective
 from .tasks import probabilities
 
 
-def build_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Optimiser of a method's settings over the model's parameters."""
+def build_optimizer(
+    config: TrainingConfig, model: torch.nn.Module, miner: Miner | None = None
+) -> torch.optim.Optimizer:
+    """Optimiser of a method's settings over the model's parameters, and what a miner learns beside."""
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
         "sgd": torch.optim.SGD,
     }
-    return kinds[config.optimizer](model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    parameters = [*model.parameters(), *(miner.learned() if miner is not None else [])]
+    return kinds[config.optimizer](parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -68,21 +71,36 @@ class Learner:
         """Bags shown so far: t of the miner's schedules."""
         self.dtype = next(model.parameters()).dtype
         self.device = next(model.parameters()).device
+        model.recompute = objective.method.training.recompute
 
     def loss(self, bag: Bag) -> Loss:
         """Training loss of one bag; with mining, of the patches that the teacher leaves to the student."""
         x = bag.tensor(self.device, self.dtype)  # (N, D)
         if self.miner is None:
-            return self.objective(self.model, self.model(x), bag, self.draws)
-        masked, teacher_embedding = self.miner.mask(x, self.bags_seen, self.draws)
-        # kept rows are gathered before the stem: the same numbers for less work
-        output = self.model(x[masked.kept])
-        loss = self.objective(self.model, output, bag, self.draws, kept=masked.kept)
+            return self.objective(self.model, self.see(x), bag, self.draws)
+        labels = self.objective.spared(bag)
+        with self.autocast():
+            lesson = self.miner.teach(self.model, x, self.bags_seen, self.draws, labels)
+        output = lesson.output.full_precision()
+        loss = self.objective(self.model, output, bag, self.draws, kept=lesson.kept)
         alpha = self.miner.config.consistency_weight
         if alpha == 0:
             return loss
-        consistency = consistency_loss(output.embedding, teacher_embedding, self.miner.config.consistency_temperature)
+        consistency = consistency_loss(
+            output.embedding, lesson.teacher_embedding.to(output.embedding), self.miner.config.consistency_temperature
+        )
         return Loss(loss.total + alpha * consistency, {**loss.parts, "consistency": consistency.detach()})
+
+    def see(self, x: Tensor) -> BagOutput:
+        """The model's output for a whole bag x (N, D)."""
+        with self.autocast():
+            output: BagOutput = self.model(x)
+        return output.full_precision()
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where the method asks for it."""
+        wanted = self.objective.method.training.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
     def step(self) -> None:
         """Move the weights along the gathered gradients; the teacher follows."""
@@ -118,7 +136,7 @@ class Learner:
         rows: list[Tensor] = []
         for index, bag in enumerate(bags):
             with memory_in_words(bag, self.device):
-                output = self.model(bag.tensor(self.device, self.dtype))
+                output = self.see(bag.tensor(self.device, self.dtype))
                 sums.add(self.objective(self.model, output, bag, draws), bag, "validation")
                 rows.append(probabilities(output.logits).cpu())
             on_bag(index + 1)

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from .aggregators import Aggregator, BagOutput
 from .bag import Bag
-from .configs import AttentionSupervision, BinaryTask, InstanceSupervision, RankSupervision
+from .configs import (
+    AttentionSupervision,
+    BinaryTask,
+    InstanceSupervision,
+    Mhim2Mining,
+    MhimMining,
+    RankSupervision,
+)
 from .method import Method
 from .supervision import (
     attention_induction_loss,
@@ -86,9 +93,8 @@ class Objective:
         kept : (n,) tensor of int or None
             Which ones these were; None: all.
         """
-        assert bag.label is not None
         supervision = self.method.supervision
-        slide = bag_loss(output.logits, bag.label, self.weights)
+        slide = model.loss(output, lambda logits: self.slide_loss(logits, bag), bag.label)
         if supervision.kind == "none":
             return Loss(slide, {"bag": slide.detach()})
         bag_weight = supervision.bag_weight if isinstance(supervision, InstanceSupervision) else 1.0
@@ -100,13 +106,37 @@ class Objective:
         if kept is not None:
             labels = labels[kept]
         if isinstance(supervision, RankSupervision):
-            lesions = self._rank(model, output.scores, labels, supervision, draws)
+            lesions = self._rank(model, output.scores, labels, supervision, draws, bag)
         elif isinstance(supervision, AttentionSupervision):
-            lesions = self._attention(output.attention, labels, bag, kept)
+            lesions = self._attention(self._of_lesion(output.attention, bag), labels, bag, kept)
         else:
-            lesions = instance_bce_loss(output.scores, labels, self.patch_pos_weight)
+            lesions = instance_bce_loss(self._of_lesion(output.scores, bag), labels, self.patch_pos_weight)
         total = bag_weight * slide + supervision.weight * lesions
         return Loss(total, {"bag": slide.detach(), name: lesions.detach()})
+
+    def slide_loss(self, logits: Tensor, bag: Bag) -> Tensor:
+        """What the task asks of logits (C,) for this bag."""
+        assert bag.label is not None
+        return bag_loss(logits, bag.label, self.weights)
+
+    def spared(self, bag: Bag) -> Tensor | None:
+        """Patch labels (N,) that a miner has to leave something of, or None where outlines teach nothing."""
+        mining = self.method.mining
+        labels = (
+            self.patch_labels(bag) if isinstance(mining, MhimMining | Mhim2Mining) and mining.spare_lesions else None
+        )
+        return None if labels is None else torch.from_numpy(labels)
+
+    def _of_lesion(self, values: Tensor, bag: Bag) -> Tensor:
+        """(N,) of the lesion's class, where a model has scores for each class (N, C).
+
+        Lesions of a slide are of its class; on a slide without, the highest of the classes that have lesions.
+        """
+        if values.ndim == 1:
+            return values
+        if values.shape[1] == 1:
+            return values[:, 0]
+        return values[:, bag.label] if bag.label else values[:, 1:].amax(dim=1)
 
     def _rank(
         self,
@@ -115,10 +145,12 @@ class Objective:
         labels: Tensor,
         config: RankSupervision,
         draws: torch.Generator,
+        bag: Bag,
     ) -> Tensor:
+        scores = self._of_lesion(scores, bag)
         if config.cross_slide_negatives and self.negatives and bool((labels == 1).any()):
             extra = self._draw_negatives(config.cross_slide_negatives, scores, draws)
-            scores = torch.cat([scores, model.instance_scores(extra)])
+            scores = torch.cat([scores, self._of_lesion(model.instance_scores(extra), bag)])
             labels = torch.cat([labels, labels.new_zeros(len(extra))])
         return rank_loss(
             scores,

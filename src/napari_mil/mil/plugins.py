@@ -6,7 +6,19 @@ from importlib.metadata import EntryPoint, entry_points
 
 ENTRY_POINT_GROUP = "napari_mil.aggregators"
 
-BUILT_IN = ("ab_mil", "ab_mil_rank", "ab_mil_mhim", "mean", "max", "patch_classifier")
+BUILT_IN = (
+    "ab_mil",
+    "ab_mil_rank",
+    "ab_mil_mhim",
+    "dsmil",
+    "trans_mil",
+    "clam_sb",
+    "clam_mb",
+    "dtfd",
+    "mean",
+    "max",
+    "patch_classifier",
+)
 
 
 def announced() -> dict[str, EntryPoint]:

@@ -52,10 +52,9 @@ def predict(run: Run, bag: Bag, *, device: str = "cpu", model: Aggregator | None
         scores = _of_class(output.scores, column)
         each = network.instance_logits(x)  # (N, C) or None
         contribution = None if each is None else attention * _towards(each, column)
-        by_itself = None
-        if each is not None and network.has_instance_classifier:
-            by_itself = probabilities(each)[:, column]
-        elif isinstance(run.method.supervision, InstanceSupervision):
+        own = network.instance_probabilities(x)  # (N, n_classes) or None
+        by_itself = None if own is None else own[:, column]
+        if isinstance(run.method.supervision, InstanceSupervision):
             by_itself = torch.sigmoid(scores)
         return Prediction(
             slide_id=bag.slide_id,

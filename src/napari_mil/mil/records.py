@@ -49,6 +49,8 @@ class EpochReport:
     notes : tuple of str
         Sentences a person should read once: in the first report after a start, what the data leave doubtful (few
         positives in validation, slides without outlines, …); in the last, whether more epochs may help.
+    stage : str
+        "" for the training itself; "plain" for the plain run that its miner starts from, which has epochs of its own.
     """
 
     epoch: int
@@ -64,6 +66,7 @@ class EpochReport:
     improved: bool
     memory_mb: float
     notes: tuple[str, ...] = field(default=())
+    stage: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings for JSON; a number that is not finite becomes None."""

@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .configs import BinaryTask, MulticlassTask
+from .aggregators.base import class_probabilities
+from .configs import BinaryTask, MulticlassTask, SurvivalTask
 
 
-def class_weights(task: BinaryTask | MulticlassTask, labels: Sequence[int]) -> tuple[float, ...]:
+def class_weights(task: BinaryTask | MulticlassTask | SurvivalTask, labels: Sequence[int]) -> tuple[float, ...]:
     """Weight of each class (n_classes,) from the labels of the training slides.
 
     Binary, on the positive class: "balanced" N_neg/N_pos, "released" N/N_pos (as published), or a number.
     Multi-class: "balanced" N / (n_classes · N_c), or one number per class.
     """
+    if isinstance(task, SurvivalTask):
+        return (1.0,) * task.n_classes
     n, wish = len(labels), task.class_weight
     counts = [sum(label == c for label in labels) for c in range(task.n_classes)]
     if isinstance(task, BinaryTask):
@@ -41,7 +44,4 @@ def bag_loss(logits: Tensor, label: int, weights: Sequence[float]) -> Tensor:
 
 def probabilities(logits: Tensor) -> Tensor:
     """Logits (…, C) → probabilities (…, n_classes); a single logit gives both classes."""
-    if logits.shape[-1] == 1:
-        p = torch.sigmoid(logits)
-        return torch.cat([1 - p, p], dim=-1)
-    return torch.softmax(logits, dim=-1)
+    return class_probabilities(logits)

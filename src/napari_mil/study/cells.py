@@ -185,7 +185,7 @@ def _train(
             out=cell.folder,
             provenance=provenance,
             resume=(Path(cell.folder) / "run.json").is_file(),
-            teacher=Run.load(cell.teacher) if cell.teacher else None,
+            plain=Run.load(cell.teacher) if cell.teacher else None,
         )
     )
 

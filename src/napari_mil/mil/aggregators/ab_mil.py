@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Aggregator, BagOutput, initialise, threshold_attention
+from .base import Aggregator, BagOutput, class_probabilities, initialise, threshold_attention
 
 
 class AttentionPooling(Aggregator):
@@ -23,6 +23,16 @@ class AttentionPooling(Aggregator):
         super().__init__(in_dim, n_classes, binary_head)
         self.threshold = threshold
         self.temperature = temperature
+        self.classifier: nn.Linear
+
+    def class_aware_logits(self, h: Tensor, output: BagOutput) -> Tensor:
+        """W (a_k h_k): each patch's own term in the logits (Tang et al. 2025)."""
+        return output.attention[:, None] * F.linear(h, self.classifier.weight)
+
+    def instance_probabilities(self, x: Tensor) -> Tensor | None:
+        """The slide's classifier asked about each patch (Tang et al. 2023, Figure 4); no patch taught it."""
+        logits = self.instance_logits(x)
+        return None if logits is None else class_probabilities(logits)
 
     def attend(self, scores: Tensor) -> Tensor:
         """Raw scores (N,) → attention (N,)."""
@@ -66,16 +76,20 @@ class AbMilRank(AttentionPooling):
         z = self.adaptor_out.weight @ (a @ u) + self.adaptor_out.bias * a.sum()  # (D,)
         return BagOutput(self.classifier(z), s, a, z)
 
+    def instances(self, x: Tensor) -> Tensor:
+        return self.adaptor_out(F.relu(self.adaptor_in(x)))  # type: ignore[no-any-return]
+
+    def pool(self, h: Tensor) -> BagOutput:
+        s = self.score(h)[:, 0]  # (N,)
+        a = self.attend(s)  # (N,)
+        z = a @ h  # (D,)
+        return BagOutput(self.classifier(z), s, a, z)
+
     def instance_scores(self, x: Tensor) -> Tensor:
         return self._through_adaptor(F.relu(self.adaptor_in(x)), self.score)[:, 0]
 
     def instance_logits(self, x: Tensor) -> Tensor:
         return self._through_adaptor(F.relu(self.adaptor_in(x)), self.classifier)
-
-    def instances(self, x: Tensor) -> Tensor:
-        """h (N, D), written out."""
-        h: Tensor = self.adaptor_out(F.relu(self.adaptor_in(x)))
-        return h
 
     def stem(self) -> nn.Module:
         return nn.ModuleList([self.adaptor_in, self.adaptor_out])
@@ -134,12 +148,18 @@ class StemAttention(AttentionPooling):
         self.attention = attention
         self.classifier = nn.Linear(stem_dim, self.n_logits)
 
-    def forward(self, x: Tensor) -> BagOutput:
-        h = self.embed(x)  # (N, D')
+    def instances(self, x: Tensor) -> Tensor:
+        return self.embed(x)  # type: ignore[no-any-return]
+
+    def pool(self, h: Tensor) -> BagOutput:
         s = self.attention(h)  # (N,)
         a = self.attend(s)  # (N,)
-        z = a @ h  # (D',)
+        z = self.weigh(a) @ h  # (D',)
         return BagOutput(self.classifier(z), s, a, z)
+
+    def weigh(self, attention: Tensor) -> Tensor:
+        """What patches are added up with, (N,): attention, unless a variant weighs it."""
+        return attention
 
     def instance_scores(self, x: Tensor) -> Tensor:
         return self.attention(self.embed(x))  # type: ignore[no-any-return]
@@ -191,6 +211,8 @@ class AbMil(StemAttention):
         or the features as they are.
     attention_dim, dropout : int, float or None
         None: 128 and 0.25; with the tabular stem 64 and 0.5.
+    adaptive_weight : float or None
+        λ of adaptive weighting (Li et al. 2019; METHODS §5.2): z = Σ_{a>ā} a h + λ Σ_{a≤ā} a h, ā the bag's mean.
     """
 
     def __init__(
@@ -201,6 +223,7 @@ class AbMil(StemAttention):
         stem: str = "linear",
         attention_dim: int | None = None,
         dropout: float | None = None,
+        adaptive_weight: float | None = None,
         threshold: float | None = None,
         temperature: float = 1.0,
         binary_head: str = "single",
@@ -219,7 +242,13 @@ class AbMil(StemAttention):
             network, dim = nn.Sequential(), in_dim
         attention = TanhAttention(dim, hidden, gated=gated, bias=True)
         super().__init__(in_dim, n_classes, network, dim, attention, threshold, temperature, binary_head)
+        self.adaptive_weight = adaptive_weight
         initialise(self, initialisation)
+
+    def weigh(self, attention: Tensor) -> Tensor:
+        if self.adaptive_weight is None:
+            return attention
+        return torch.where(attention > attention.mean(), attention, self.adaptive_weight * attention)
 
 
 def linear_stem(in_dim: int, dim: int, dropout: float, activation: str = "relu") -> nn.Sequential:

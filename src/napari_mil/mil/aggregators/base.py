@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+SlideLoss = Callable[[Tensor], Tensor]
+"""Logits (C,) of one bag → its loss: what the task asks for, weights included."""
 
 
 class BagOutput(NamedTuple):
@@ -21,6 +26,18 @@ class BagOutput(NamedTuple):
     """(D',) or (C, D') of the bag."""
     head_scores: Tensor | None = None
     """(H, N): scores of each head, where there are several."""
+    extras: Mapping[str, Tensor] = MappingProxyType({})
+    """What this aggregator's own `loss` needs besides."""
+
+    def full_precision(self) -> BagOutput:
+        """The same in float32 at least: losses and softmaxes of large bags need it."""
+        low = (torch.bfloat16, torch.float16)
+        raised: dict[str, Any] = {
+            name: value.float()
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor) and value.dtype in low
+        }
+        return self._replace(**raised)
 
 
 class Aggregator(nn.Module):
@@ -36,30 +53,79 @@ class Aggregator(nn.Module):
         Two classes by one logit or by two; no meaning for more classes.
     """
 
-    has_instance_classifier: ClassVar[bool] = False
-    """`instance_logits` are probabilities of single patches (not only terms of the slide's logit)."""
+    recompute_above: ClassVar[int] = 50_000
+    """Bags of more patches are trained with less memory and a little more time, see `recomputes`."""
 
     def __init__(self, in_dim: int, n_classes: int, binary_head: str = "two") -> None:
         super().__init__()
         self.in_dim = in_dim
         self.n_classes = n_classes
         self.n_logits = 1 if n_classes == 2 and binary_head == "single" else n_classes
+        self.recompute = "auto"
+        """"auto", "always" or "never"; set by the training."""
 
     def forward(self, x: Tensor) -> BagOutput:
         """x (N, in_dim) → BagOutput."""
+        return self.pool(self.instances(x))
+
+    def instances(self, x: Tensor) -> Tensor:
+        """x (N, in_dim) → h (N, D'): each patch by itself, before attention."""
         raise NotImplementedError
 
+    def pool(self, h: Tensor) -> BagOutput:
+        """h (N, D') → BagOutput; a miner may add rows to h that are no patches."""
+        raise NotImplementedError
+
+    def loss(self, output: BagOutput, slide_loss: SlideLoss, label: int | None) -> Tensor:
+        """Loss of one bag from its logits and whatever else this aggregator learns from.
+
+        Parameters
+        ----------
+        output : BagOutput
+        slide_loss : callable
+            Loss of logits (C,) for this bag.
+        label : int or None
+            The bag's class; None for survival.
+        """
+        return slide_loss(output.logits)
+
     def instance_scores(self, x: Tensor) -> Tensor:
-        """Raw scores (N,) of patches x (N, in_dim) where they do not depend on the rest of the bag."""
+        """Raw scores (N,) or (N, C) of patches x (N, in_dim) where they do not depend on the rest of the bag."""
         return self(x).scores  # type: ignore[no-any-return]
 
     def instance_logits(self, x: Tensor) -> Tensor | None:
         """classifier(h_k) for each patch, (N, n_logits); None where the classifier takes no single patch."""
         return None
 
+    def instance_probabilities(self, x: Tensor) -> Tensor | None:
+        """Probability of each class for each patch by itself, (N, n_classes); None where the model has none."""
+        return None
+
+    def mining_scores(self, output: BagOutput) -> Tensor:
+        """What MHIM ranks patches by, (N,) or (H, N): attention, or that of each head (METHODS §0, §3.1)."""
+        return output.attention if output.head_scores is None else output.head_scores
+
+    def class_aware_logits(self, h: Tensor, output: BagOutput) -> Tensor:
+        """What MHIM v2 ranks patches by, (N, C): logits of each patch's term in the bag (METHODS §4.1)."""
+        raise NotImplementedError
+
     def stem(self) -> nn.Module | None:
         """The part before attention, which MHIM's student takes from its teacher."""
         return None
+
+    def recomputes(self, n: int) -> bool:
+        """Whether a bag of n patches is to be trained with less memory."""
+        if not (self.training and torch.is_grad_enabled()):
+            return False
+        return self.recompute == "always" or (self.recompute == "auto" and n > self.recompute_above)
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Logits (…, C) → probabilities (…, n_classes); a single logit gives both classes."""
+    if logits.shape[-1] == 1:
+        p = torch.sigmoid(logits)
+        return torch.cat([1 - p, p], dim=-1)
+    return torch.softmax(logits, dim=-1)
 
 
 def initialise(module: nn.Module, kind: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from napari_mil.errors import MethodError
 
-from .base import Aggregator, BagOutput, initialise
+from .base import Aggregator, BagOutput, class_probabilities, initialise
 
 
 class PatchClassifier(Aggregator):
@@ -17,8 +15,6 @@ class PatchClassifier(Aggregator):
 
     Scores are logits of "lesion" for each patch, attention is 1/k on the patches that decided.
     """
-
-    has_instance_classifier: ClassVar[bool] = True
 
     def __init__(
         self, in_dim: int, n_classes: int, hidden: int = 0, top_k: int = 1, initialisation: str = "torch"
@@ -45,3 +41,6 @@ class PatchClassifier(Aggregator):
 
     def instance_logits(self, x: Tensor) -> Tensor:
         return self.classifier(x)  # type: ignore[no-any-return]
+
+    def instance_probabilities(self, x: Tensor) -> Tensor:
+        return class_probabilities(self.classifier(x))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from .ab_mil import linear_stem
-from .base import Aggregator, BagOutput, initialise
+from .base import Aggregator, BagOutput, class_probabilities, initialise
 
 
 class _Pooling(Aggregator):
     """c_k = W h_k + b over h = Dropout(ReLU(Linear(x)))."""
-
-    has_instance_classifier: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -33,6 +29,12 @@ class _Pooling(Aggregator):
     def instance_logits(self, x: Tensor) -> Tensor:
         return self.classifier(self.embed(x))  # type: ignore[no-any-return]
 
+    def instances(self, x: Tensor) -> Tensor:
+        return self.embed(x)  # type: ignore[no-any-return]
+
+    def instance_probabilities(self, x: Tensor) -> Tensor:
+        return class_probabilities(self.instance_logits(x))
+
     def stem(self) -> nn.Module:
         return self.embed
 
@@ -40,17 +42,16 @@ class _Pooling(Aggregator):
 class MeanPooling(_Pooling):
     """logits = W (1/N Σ h_k) + b; attention is uniform, there are no scores (zeros)."""
 
-    def forward(self, x: Tensor) -> BagOutput:
-        z = self.embed(x).mean(dim=0)  # (D',)
-        scores = x.new_zeros(len(x))
-        return BagOutput(self.classifier(z), scores, torch.full_like(scores, 1 / len(x)), z)
+    def pool(self, h: Tensor) -> BagOutput:
+        z = h.mean(dim=0)  # (D',)
+        scores = h.new_zeros(len(h))
+        return BagOutput(self.classifier(z), scores, torch.full_like(scores, 1 / len(h)), z)
 
 
 class MaxPooling(_Pooling):
     """logits_c = max_k c_kc; attention is one-hot at the patch that gave the highest of them."""
 
-    def forward(self, x: Tensor) -> BagOutput:
-        h = self.embed(x)  # (N, D')
+    def pool(self, h: Tensor) -> BagOutput:
         c = self.classifier(h)  # (N, C)
         logits, critical = c.max(dim=0)  # (C,), (C,)
         best = logits.argmax()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +10,21 @@ from typing import Any
 from napari_mil.errors import MethodError
 from napari_mil.mil.plugins import aggregator_names, announced
 
-from .ab_mil import AbMil, AbMilMhim, AbMilRank
 from .base import Aggregator
-from .patch_classifier import PatchClassifier
-from .pooling import MaxPooling, MeanPooling
 
-_CLASSES: dict[str, type[Aggregator]] = {
-    "ab_mil": AbMil,
-    "ab_mil_rank": AbMilRank,
-    "ab_mil_mhim": AbMilMhim,
-    "mean": MeanPooling,
-    "max": MaxPooling,
-    "patch_classifier": PatchClassifier,
+# name → (module, class), imported when it is built
+_CLASSES = {
+    "ab_mil": (".ab_mil", "AbMil"),
+    "ab_mil_rank": (".ab_mil", "AbMilRank"),
+    "ab_mil_mhim": (".ab_mil", "AbMilMhim"),
+    "dsmil": (".dsmil", "Dsmil"),
+    "trans_mil": (".trans_mil", "TransMil"),
+    "clam_sb": (".clam", "ClamSb"),
+    "clam_mb": (".clam", "ClamMb"),
+    "dtfd": (".dtfd", "Dtfd"),
+    "mean": (".pooling", "MeanPooling"),
+    "max": (".pooling", "MaxPooling"),
+    "patch_classifier": (".patch_classifier", "PatchClassifier"),
 }
 
 
@@ -46,7 +50,8 @@ def build_aggregator(name: str, in_dim: int, n_classes: int, **options: Any) -> 
     """
     factory: Callable[..., Aggregator]
     if name in _CLASSES:
-        factory = _CLASSES[name]
+        module, class_name = _CLASSES[name]
+        factory = getattr(importlib.import_module(module, __package__), class_name)
     else:
         points = announced()
         if name not in points:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from .masks import MaskedBag, MaskRatios, mask_instances
-from .mhim import Miner, consistency_loss, cosine_schedule, ema_update
+from .mhim import Lesson, Miner, build_miner, consistency_loss, cosine_schedule, ema_update
 
 __all__ = [
+    "Lesson",
     "MaskRatios",
     "MaskedBag",
     "Miner",
+    "build_miner",
     "consistency_loss",
     "cosine_schedule",
     "ema_update",

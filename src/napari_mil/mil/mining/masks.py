@@ -69,6 +69,7 @@ def mask_instances(
     fusion: str = "vote",
     generator: torch.Generator | None = None,
     permutations: Sequence[Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> MaskedBag:
     """Choose the patches to hide from their scores by the teacher.
 
@@ -85,6 +86,9 @@ def mask_instances(
     permutations : sequence of tensors or None
         Replays recorded draws instead: first that of the random mask (of all N in ascending order of score), then that
         of the high mask (of the candidates in descending order), each only where there is one.
+    labels : (N,) tensor or None
+        Patch labels that a loss needs: patches of label 1 are in no mask, and where there are patches of label 0 at
+        least one of them is kept, the highest-scored that only the low or random mask hides.
 
     Returns
     -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from napari_mil.errors import MethodError
 from .masks import MaskedBag, MaskRatios, mask_instances
 
 if TYPE_CHECKING:
-    from napari_mil.mil.aggregators import Aggregator
-    from napari_mil.mil.configs import MhimMining
+    from napari_mil.mil.aggregators import Aggregator, BagOutput
+    from napari_mil.mil.configs import Mhim2Mining, MhimMining
 
 
 def consistency_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
@@ -48,7 +48,18 @@ def cosine_schedule(start: float, end: float, step: int, steps: int) -> float:
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * step / steps))
 
 
-class Miner:
+class Lesson(NamedTuple):
+    """What the student made of what the teacher left it."""
+
+    output: BagOutput
+    """Of the student; one row for each kept patch."""
+    kept: Tensor
+    """(n,) indices of the patches that it was shown, ascending."""
+    teacher_embedding: Tensor
+    """The teacher's embedding of the whole bag."""
+
+
+class Miner(nn.Module):
     """Teacher and masks of one training.
 
     Parameters
@@ -65,6 +76,7 @@ class Miner:
     def __init__(
         self, config: MhimMining, student: Aggregator, steps: int, weights: Mapping[str, Tensor] | None = None
     ) -> None:
+        super().__init__()
         self.config = config
         self.steps = steps
         self.teacher = copy.deepcopy(student)
@@ -75,6 +87,10 @@ class Miner:
                 own.load_state_dict(stem.state_dict())
         self.teacher.requires_grad_(False)
         self.teacher.train(config.teacher_mode == "train")
+
+    def learned(self) -> list[nn.Parameter]:
+        """Parameters that the optimiser moves beside the student's."""
+        return []
 
     def ratios(self, step: int) -> MaskRatios:
         """Masks of bag number `step`; only β_h decays: β_h(t) = β_h0/2 · (1 + cos(π t/T))."""
@@ -90,15 +106,43 @@ class Miner:
         return cosine_schedule(c.momentum, 1.0, step, self.steps)
 
     @torch.no_grad()
-    def mask(self, x: Tensor, step: int, generator: torch.Generator) -> tuple[MaskedBag, Tensor]:
+    def mask(
+        self, x: Tensor, step: int, generator: torch.Generator, labels: Tensor | None = None
+    ) -> tuple[MaskedBag, Tensor]:
         """The teacher sees the whole bag x (N, D): patches to keep, and its bag embedding."""
         output = self.teacher(x)
-        ranked = output.head_scores if output.head_scores is not None else output.attention
-        return mask_instances(ranked, self.ratios(step), generator=generator), output.embedding
+        ranked = self.teacher.mining_scores(output)
+        masked = mask_instances(
+            ranked, self.ratios(step), fusion=self.config.fusion, generator=generator, labels=labels
+        )
+        return masked, output.embedding
+
+    def teach(
+        self, student: Aggregator, x: Tensor, step: int, generator: torch.Generator, labels: Tensor | None = None
+    ) -> Lesson:
+        """Hide patches of the bag x (N, D), show the student the others.
+
+        Parameters
+        ----------
+        labels : (N,) tensor or None
+            Patch labels that a loss needs: patches of label 1 are never hidden, and one of label 0 is always left.
+        """
+        masked, embedding = self.mask(x, step, generator, labels)
+        # kept rows are gathered before the stem: the same numbers for less work
+        return Lesson(student(x[masked.kept]), masked.kept, embedding)
 
     def follow(self, student: Aggregator, step: int) -> None:
         """After an optimiser step at bag number `step`."""
         ema_update(self.teacher, student, self.momentum(step))
+
+
+def build_miner(
+    config: MhimMining | Mhim2Mining, student: Aggregator, steps: int, weights: Mapping[str, Tensor] | None = None
+) -> Miner:
+    """The miner of a method's settings; see `Miner`."""
+    if config.kind == "mhim2":
+        raise NotImplementedError
+    return Miner(config, student, steps, weights)
 
 
 def _load_teacher(teacher: nn.Module, weights: Mapping[str, Tensor]) -> None:
