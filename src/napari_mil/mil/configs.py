@@ -131,7 +131,7 @@ class DsmilConfig(_Stem):
     value_dropout: Dropout = 0.0
     """Before the values."""
     fusion: Literal["probabilities", "logits"] = "probabilities"
-    """Both streams' probabilities are averaged, each has its own loss; or (MHIM-MIL's second version) their logits are."""
+    """Average both streams' probabilities, each with its own loss; or (MHIM-MIL's second version) their logits."""
 
 
 class TransMilConfig(_Stem):
