@@ -129,7 +129,7 @@ def test_research_use_is_always_seen(opened: MilDock) -> None:
 def test_the_navigator_shows_where_one_is_and_goes_there(opened: MilDock, until: Until) -> None:
     nav, viewer = opened.navigator, opened.session.viewer
     assert not nav.isVisible()
-    opened.session.step_slide(1)
+    opened.session.slides.step(1)
     until(nav.isVisible)
     click(nav.buttons[20])
     until(lambda: nav.magnification.text() == "20x · 0.5 µm per screen pixel")
@@ -147,7 +147,7 @@ def test_the_navigator_shows_where_one_is_and_goes_there(opened: MilDock, until:
 
 
 def test_label_pictures_are_offered_where_there_are_any(opened: MilDock, until: Until) -> None:
-    opened.session.step_slide(1)
+    opened.session.slides.step(1)
     page = opened.pages[0]
     until(lambda: opened.session.stage.slide is not None)
     page.scale.set_folded(False)
@@ -159,7 +159,7 @@ def test_the_negative_label_is_chosen(opened: MilDock, project_folder: Path) -> 
     page = opened.pages[0]
     assert page.negative.currentText() == "normal"
     page.negative.textActivated.emit("tumor")
-    assert opened.session.label_names == ["tumor", "normal"]
+    assert opened.session.slides.label_names == ["tumor", "normal"]
     assert page.negative.currentText() == "tumor"
     assert Project.open(project_folder).label_names == ["tumor", "normal"]
 
@@ -246,9 +246,9 @@ def test_what_is_drawn_while_a_folder_is_imported_is_kept(opened: MilDock, cohor
 def test_keys_follow_the_table_as_it_is_sorted(opened: MilDock, until: Until) -> None:
     page, stage = opened.pages[0], opened.session.stage
     page.search.setText("tumor")
-    shown = opened.session.order()
+    shown = opened.session.slides.order()
     assert 0 < len(shown) < 8
-    opened.session.step_slide(1)
+    opened.session.slides.step(1)
     until(lambda: stage.slide_id == shown[0])
     opened.show_page("Lesions")
     QTest.keyClick(opened.page, Qt.Key.Key_PageDown)
@@ -298,7 +298,7 @@ def test_closing_leaves_no_thread_and_no_child_behind(
     qtbot.addWidget(dock)
     session = dock.session
     session.open_project(trained_folder)
-    session.step_slide(1)
+    session.slides.step(1)
     until(lambda: session.stage.patches.grid is not None)
     session.maps.map_slides("test")
     until(lambda: session.desk.runner.child_pid is not None)

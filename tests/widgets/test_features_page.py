@@ -99,14 +99,14 @@ def test_buttons_say_why_they_are_off(trained: MilDock, until: Until) -> None:
     page = trained.page
     assert page.prepare_one.reason == "Open a slide first."
     assert page.prepare_all.reason == "Every slide is ready with these settings."
-    trained.session.step_slide(1)
+    trained.session.slides.step(1)
     until(lambda: trained.session.stage.slide_id is not None)
     assert page.prepare_one.reason == "This slide is ready with these settings."
 
 
 def test_tissue_and_patches_are_shown_and_hidden(trained: MilDock, until: Until) -> None:
     session = trained.session
-    session.step_slide(1)
+    session.slides.step(1)
     until(lambda: session.stage.patches.grid is not None)
     trained.show_page("Features")
     page = trained.page
@@ -129,7 +129,7 @@ def test_tissue_and_patches_are_shown_and_hidden(trained: MilDock, until: Until)
 
 def test_only_labels_are_counted_anew_when_only_outlines_change(trained: MilDock, until: Until) -> None:
     stage = trained.session.stage
-    trained.session.step_slide(1)
+    trained.session.slides.step(1)
     until(lambda: stage.patches.labels is not None)
     tissue, labels = stage.patches.tissue, stage.patches.labels
     stage.set_partial(True)

@@ -123,7 +123,7 @@ def test_switching_slides_keeps_outlines_and_undo(page: Any, until: Until) -> No
     stage = page.session.stage
     first, count = stage.slide_id, len(stage.outlines.layer.lesions)
     stage.outlines.layer.add([Lesion(box(10, 10, 400, 400))])
-    page.session.step_slide(1)
+    page.session.slides.step(1)
     until(lambda: stage.slide_id != first)
     assert len(page.session.project.lesions(first)) == count + 1  # saved on leaving
     stage.show(first)

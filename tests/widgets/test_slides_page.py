@@ -109,9 +109,9 @@ def test_a_table_is_read_with_its_columns_by_eye(
     monkeypatch.setattr(table_dialog.TableDialog, "exec", person)
     mapping = table_dialog.choose_table_columns(table)
     assert mapping == {"slide_id": "name", "label": "what it is"}
-    opened.session.read_table(table, mapping)
+    opened.session.slides.read_table(table, mapping)
     assert [r.label for r in opened.session.project.slides[:2]] == ["strange", "strange"]
-    assert "strange" in opened.session.label_names
+    assert "strange" in opened.session.slides.label_names
 
 
 def test_an_unknown_scale_is_asked_for_and_recorded(

@@ -63,7 +63,7 @@ def test_what_stands_in_the_way_is_said(opened: MilDock, until: Until) -> None:
     assert page.stop.reason == "Nothing is being trained."
     assert page.resume.reason == "There is no run yet."
     session = opened.session
-    session.set_slides(session.project.slide_ids, label=None)
+    session.slides.update(session.project.slide_ids, label=None)
     until(lambda: "No slide has a label yet" in page.hint.text())
 
 
@@ -72,14 +72,14 @@ def test_obstacles_are_looked_for_only_while_somebody_looks(trained: MilDock, un
     looked = []
     check = session.project.check_trainable
     session.project.check_trainable = lambda: looked.append(1) or check()  # type: ignore[method-assign]
-    session.set_slides(session.project.slide_ids[:1], patient_id="someone")
+    session.slides.update(session.project.slide_ids[:1], patient_id="someone")
     session.background.run(lambda: None, looked.append, lambda _: None)
     until(lambda: looked)
     assert looked == [None]
     trained.show_page("Train")
     until(lambda: looked == [None, 1])
     for _ in range(5):
-        session.slides_changed.emit(None)
+        session.slides.changed.emit(None)
     until(lambda: len(looked) == 3)
 
 

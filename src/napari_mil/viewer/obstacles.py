@@ -36,7 +36,7 @@ class Obstacles:
         self._soon.setSingleShot(True)
         self._soon.setInterval(SOON_MS)
         self._soon.timeout.connect(self._look)
-        session.slides_changed.connect(self.outdate)
+        session.slides.changed.connect(self.outdate)
 
     @property
     def known(self) -> bool:

@@ -71,7 +71,7 @@ class Preparation:
     def unreadable(self, slide_id: str, error: Exception) -> None:
         """Note that a slide could not be read."""
         self.failures.setdefault(slide_id, sentence_of(error))
-        self._session.slides_changed.emit({slide_id})
+        self._session.slides.changed.emit({slide_id})
 
     def prepared(self, slide_id: str) -> None:
         """A job says that it has done with a slide."""
@@ -80,7 +80,7 @@ class Preparation:
         if project is not None and slide_id in project.slide_ids and project.has_features(slide_id):
             self.ready.add(slide_id)
             self.failures.pop(slide_id, None)
-            self._session.slides_changed.emit({slide_id})
+            self._session.slides.changed.emit({slide_id})
 
     # settings
 
@@ -147,7 +147,7 @@ class Preparation:
             return
         self.look()
         self.estimate = None
-        session.slides_changed.emit(None)
+        session.slides.changed.emit(None)
         if "color" in changed and session.stage.slide_id is not None:
             session.stage.show(session.stage.slide_id, again=True)  # patches and tissue follow
         else:

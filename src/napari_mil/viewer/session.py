@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +18,15 @@ from .obstacles import Obstacles
 from .preparation import Preparation
 from .settings import follow_cache_limit, read_settings
 from .slide_map import SlideMap
+from .slide_table import SlideTable
 from .stage import Stage
-from .thumbnails import slide_thumbnail
 from .words import count
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from napari.components import ViewerModel
 
     from napari_mil.jobs import Job, JobStatus
-    from napari_mil.study import Project, SlideRow
+    from napari_mil.study import Project
 
 
 STEP_KEYS = {"PageDown": 1, "PageUp": -1}
@@ -41,6 +39,8 @@ class Session:
     Attributes
     ----------
     project : Project or None
+    slides : SlideTable
+        The project's slides, with their labels and roles.
     stage : Stage
         The slide that is shown, with its outlines and previews.
     preparation : Preparation
@@ -60,14 +60,11 @@ class Session:
     -------
     project_changed()
         Another project is open, or none.
-    slides_changed(set of slide ids or None)
-        Rows of the slide table changed, None: any of them.
     said(str, str)
         A sentence for the person, and how grave it is: "info", "warning", "error".
     """
 
     project_changed = Signal()
-    slides_changed = Signal(object)
     said = Signal(str, str)
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -77,16 +74,16 @@ class Session:
         self._unfollow_cache_limit = follow_cache_limit()
         self.background = Background()
         self.desk = JobDesk(self.background)
+        self.slides = SlideTable(self)
         self.stage = Stage(self)
         self.preparation = Preparation(self)
         self.models = Models(self)
         self.maps = SlideMap(self)
         self.obstacles = Obstacles(self)
-        self.order: Callable[[], list[str]] = list  # of the slides as the person sees them; empty: the project's
         self._closed = False
         self.interrupted = Interrupted(self)
         for key, step in STEP_KEYS.items():
-            viewer.bind_key(key, lambda _, step=step: self.step_slide(step), overwrite=True)
+            viewer.bind_key(key, lambda _, step=step: self.slides.step(step), overwrite=True)
         self.desk.finished.connect(self._job_finished)
         self.desk.report.connect(self._job_report)
 
@@ -159,7 +156,7 @@ class Session:
         self.interrupted.look()
         self.obstacles.forget()
         self.project_changed.emit()
-        self.slides_changed.emit(None)
+        self.slides.changed.emit(None)
         self._restore()
 
     def rename_project(self, name: str) -> None:
@@ -243,136 +240,12 @@ class Session:
                 self.say("The job that was running when the window was closed goes on.")
                 self.interrupted.resume()
 
-    # slides
-
-    @property
-    def label_names(self) -> list[str]:
-        """Labels of the slides, the negative one first."""
-        return list(self.project.config.label_names) if self.project else []
+    # classes of outlines
 
     @property
     def class_colours(self) -> dict[str, tuple[int, int, int]]:
         """Classes of outlines with their colours, in the order of keys 1–9."""
         return dict(self.project.config.class_colors) if self.project else {}
-
-    def row_of(self, slide_id: str | None) -> SlideRow | None:
-        """Row of a slide in the table."""
-        if self.project is None or slide_id is None:
-            return None
-        return self.project.slide(slide_id) if slide_id in self.project.slide_ids else None
-
-    def set_slides(self, slide_ids: Sequence[str], **fields: Any) -> bool:
-        """Change fields of slides; False, and a sentence, when a change makes no sense."""
-        if self.project is None:
-            return False
-        try:
-            self.project.update_slides(dict.fromkeys(slide_ids, fields))
-        except (MilError, ValueError, OSError) as error:
-            self.say(str(error), "warning")
-            return False
-        self.slides_changed.emit(set(slide_ids))
-        if self.stage.slide_id in slide_ids:
-            self.stage.patches.update()  # label and completeness say what its patches count as
-        return True
-
-    def step_slide(self, step: int) -> None:
-        """Show the next (1) or the previous (-1) slide."""
-        if self.project is None or not self.project.slides:
-            return
-        ids = self.order() or self.project.slide_ids
-        here = ids.index(self.stage.slide_id) if self.stage.slide_id in ids else -1 if step > 0 else 0
-        self.stage.show(ids[(here + step) % len(ids)])
-
-    def set_negative_label(self, name: str) -> None:
-        """Say which label is the negative one; models count their classes from it."""
-        if self.project is None or self.label_names[:1] == [name]:
-            return
-        try:
-            self.project.set_label_names([name, *(n for n in self.label_names if n != name)])
-        except (MilError, OSError) as error:
-            self.failed(error)
-            return
-        self.say(f"“{name}” is the negative label now: its slides count as free of lesions.")
-        self.slides_changed.emit(None)
-        self.stage.patches.update()
-
-    def propose_split(self) -> None:
-        """Give every slide a role: 60 % train, 20 % validation, 20 % test, patients kept together."""
-        if self.project is None:
-            return
-        try:
-            self.project.set_roles(self.project.propose_split())
-        except (MilError, OSError) as error:
-            self.failed(error)
-            return
-        self.slides_changed.emit(None)
-
-    def add_slides(self, folder: Path) -> None:
-        """Add the slides of a folder."""
-        project = self.project
-        if project is None:
-            return
-
-        def added(new: list[str]) -> None:
-            if self.project is project:
-                self.say(f"{count(len(new), 'slide')} added from {folder.name}.")
-                self._table_changed()
-
-        self.background.run(lambda: project.add_slides(folder), added, self.failed)
-
-    def _table_changed(self) -> None:
-        self.preparation.look()
-        self.slides_changed.emit(None)
-
-    def read_table(self, path: Path, mapping: dict[str, str]) -> None:
-        """Take labels, patients and roles from a table."""
-        if self.project is None:
-            return
-        try:
-            sentence = self.project.merge_table(path, mapping)
-        except (MilError, OSError) as error:
-            self.failed(error)
-            return
-        self.say(sentence)
-        self._table_changed()
-        self.stage.patches.update()
-
-    def set_mpp(self, mpp: float, scope: str = "slide") -> None:
-        """Say how many µm a pixel of the shown slide is: for the slide alone, its "folder" or its "scanner"."""
-        stage = self.stage
-        if self.project is None or stage.slide_id is None or stage.slide is None:
-            return
-        if not 0.05 <= mpp <= 20:
-            self.say(f"{mpp} µm per pixel is not plausible; expected 0.05 to 20 (20x: about 0.5, 40x: about 0.25).")
-            return
-        try:
-            scanner = stage.slide.vendor if scope == "scanner" else None
-            self.project.set_mpp(stage.slide_id, mpp, folder=scope == "folder", scanner=scanner)
-        except (MilError, OSError) as error:
-            self.failed(error)
-            return
-        stage.set_mpp(mpp)
-        self.preparation.look()
-        self.slides_changed.emit(None)
-
-    def thumbnail(self, slide_id: str, then: Callable[[npt.NDArray[Any]], object]) -> None:
-        """Hand over a slide's small picture when it is there; a slide that can't be read gets none."""
-        if self.project is None:
-            return
-        project, path = self.project, self.project.slide_path(slide_id)
-
-        def arrived(picture: npt.NDArray[Any]) -> None:
-            if self.project is project:
-                then(picture)
-
-        def failed(error: Exception) -> None:
-            if self.project is project:
-                self.preparation.unreadable(slide_id, error)
-
-        def read() -> npt.NDArray[Any]:
-            return slide_thumbnail(path, srgb=project.config.color == "srgb")
-
-        self.background.run(read, arrived, failed, patient=True)
 
     # jobs
 
@@ -405,6 +278,6 @@ class Session:
             self.interrupted.look()
         self.models.reload()
         if job.spec.kind == "extract":
-            self._table_changed()
+            self.slides.look_again()
         else:
             self.obstacles.outdate()

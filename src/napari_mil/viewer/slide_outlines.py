@@ -260,7 +260,7 @@ class SlideOutlines:
                     merged, new = merge(layer.lesions, project.lesions(slide_id))
                     if new:
                         layer.set_lesions(merged, "import")
-            self._session.slides_changed.emit(set(report.added))
+            self._session.slides.changed.emit(set(report.added))
             self._session.say(report.sentences[0])
             if then is not None:
                 then(list(report.sentences))

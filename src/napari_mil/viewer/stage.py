@@ -117,7 +117,7 @@ class Stage:
     @property
     def row(self) -> SlideRow | None:
         """Its row in the slide table."""
-        return self._session.row_of(self.slide_id)
+        return self._session.slides.row_of(self.slide_id)
 
     @property
     def picture(self) -> npt.NDArray[Any] | None:
@@ -243,7 +243,7 @@ class Stage:
     def set_partial(self, partial: bool) -> None:
         """Say whether all lesions of the slide are outlined."""
         if self.slide_id is not None:
-            self._session.set_slides([self.slide_id], partial_annotation=partial)
+            self._session.slides.update([self.slide_id], partial_annotation=partial)
 
     # label and macro picture
 

@@ -39,7 +39,7 @@ class FeaturesPage(Page):
             session.project_changed,
             session.stage.slide_changed,
             session.stage.patches.changed,
-            session.slides_changed,
+            session.slides.changed,
             session.preparation.estimated,
             session.desk.busy_changed,
         ):

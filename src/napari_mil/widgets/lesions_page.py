@@ -62,7 +62,7 @@ class LesionsPage(Page):
             session.stage.slide_changed,
             session.stage.outlines.changed,
             session.stage.patches.changed,
-            session.slides_changed,
+            session.slides.changed,
         ):
             signal.connect(self.refresh)
         self.refresh()

@@ -45,7 +45,7 @@ class MapsPage(Page):
             session.stage.slide_changed,
             session.models.runs_changed,
             session.maps.changed,
-            session.slides_changed,
+            session.slides.changed,
             session.desk.busy_changed,
         ):
             signal.connect(self.refresh)

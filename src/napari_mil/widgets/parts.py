@@ -131,7 +131,7 @@ class Page(QScrollArea):
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         step = {Qt.Key.Key_PageDown: 1, Qt.Key.Key_PageUp: -1}.get(event.key()) if event is not None else None
         if step is not None:
-            self.session.step_slide(step)
+            self.session.slides.step(step)
         else:
             super().keyPressEvent(event)
 

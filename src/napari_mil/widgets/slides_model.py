@@ -146,12 +146,12 @@ class SlidesModel(QAbstractTableModel):
             PATIENT: {"patient_id": text or None},
             OUTLINED: {"partial_annotation": {"yes": False, "no": True}.get(text)},
         }[index.column()]
-        return self._session.set_slides([self._ids[index.row()]], **field)
+        return self._session.slides.update([self._ids[index.row()]], **field)
 
     def _picture(self, slide_id: str) -> QPixmap | None:
         if slide_id not in self._pictures:
             self._pictures[slide_id] = None  # asked for once; a bad slide keeps an empty picture
-            self._session.thumbnail(slide_id, lambda picture: self._arrived(slide_id, picture))
+            self._session.slides.thumbnail(slide_id, lambda picture: self._arrived(slide_id, picture))
         return self._pictures[slide_id]
 
     def _arrived(self, slide_id: str, picture: npt.NDArray[Any]) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_mil.viewer.session import Session
 
 
-class SlideTable(QTableView):
+class SlidesView(QTableView):
     """The table; digits label the selected slides, 0 clears, PageUp and PageDown change the slide."""
 
     def __init__(self, page: SlidesPage) -> None:
@@ -54,7 +54,7 @@ class SlideTable(QTableView):
         if text.isdigit() and not event.modifiers():
             self._page.label_selected(int(text))
         elif event.key() in (Qt.Key.Key_PageDown, Qt.Key.Key_PageUp):
-            self._page.session.step_slide(1 if event.key() == Qt.Key.Key_PageDown else -1)
+            self._page.session.slides.step(1 if event.key() == Qt.Key.Key_PageDown else -1)
         else:
             super().keyPressEvent(event)
 
@@ -75,7 +75,7 @@ class SlidesPage(Page):
         self.table_button = Action("Read table…", self._read_table, tip="Labels, patients and roles from a CSV file")
         self.split_button = Action(
             "Propose split",
-            self.session.propose_split,
+            self.session.slides.propose_split,
             tip="Train, validation and test (60/20/20): patients stay together, labels in proportion",
         )
         self.body.addWidget(row(self.add_button, self.table_button, self.split_button))
@@ -88,7 +88,7 @@ class SlidesPage(Page):
         self.body.addWidget(self.summary)
         self.negative = QComboBox()
         self.negative.setToolTip("Slides with this label count as free of lesions; models count their classes from it")
-        self.negative.textActivated.connect(session.set_negative_label)
+        self.negative.textActivated.connect(session.slides.set_negative_label)
         self.negative_row = labelled("Negative label", self.negative)
         self.body.addWidget(self.negative_row)
         self.srgb = QCheckBox("Colours in sRGB, by each file's ICC profile")
@@ -105,15 +105,15 @@ class SlidesPage(Page):
         self.mpp = QDoubleSpinBox(decimals=4, minimum=0.0, maximum=20.0, singleStep=0.05, suffix=" µm/px")
         self.mpp.setSpecialValueText("unknown")
         self.mpp.setKeyboardTracking(False)
-        self.mpp_slide = Action("This slide", lambda: self.session.set_mpp(self.mpp.value()))
+        self.mpp_slide = Action("This slide", lambda: self.session.slides.set_mpp(self.mpp.value()))
         self.mpp_folder = Action(
             "Its folder",
-            lambda: self.session.set_mpp(self.mpp.value(), "folder"),
+            lambda: self.session.slides.set_mpp(self.mpp.value(), "folder"),
             tip="For every slide of the same folder whose file does not say it",
         )
         self.mpp_scanner = Action(
             "Its scanner",
-            lambda: self.session.set_mpp(self.mpp.value(), "scanner"),
+            lambda: self.session.slides.set_mpp(self.mpp.value(), "scanner"),
             tip="For every slide of the same scanner or format whose file does not say it",
         )
         self.label_picture = QCheckBox("Label and macro picture (may carry names)")
@@ -126,13 +126,13 @@ class SlidesPage(Page):
         self._open_soon = QTimer(singleShot=True, interval=180)
         self._open_soon.timeout.connect(self._open_current)
         session.project_changed.connect(self._project_changed)
-        session.slides_changed.connect(self._slides_changed)
+        session.slides.changed.connect(self._slides_changed)
         session.stage.slide_changed.connect(self._slide_changed)
-        session.order = self._ids_in_view
+        session.slides.order = self._ids_in_view
         self.refresh()
 
-    def _make_table(self) -> SlideTable:
-        table = SlideTable(self)
+    def _make_table(self) -> SlidesView:
+        table = SlidesView(self)
         table.setModel(self.shown)
         table.setSortingEnabled(True)
         table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
@@ -151,7 +151,7 @@ class SlidesPage(Page):
             table.setColumnWidth(column, width)
         horizontal.setSectionResizeMode(SLIDE, QHeaderView.ResizeMode.Interactive)
         table.setColumnWidth(SLIDE, 64)
-        labels = ChoiceDelegate(table, lambda: ["", *self.session.label_names], editable=True)
+        labels = ChoiceDelegate(table, lambda: ["", *self.session.slides.label_names], editable=True)
         table.setItemDelegateForColumn(LABEL, labels)
         table.setItemDelegateForColumn(ROLE, ChoiceDelegate(table, lambda: ROLES))
         table.setItemDelegateForColumn(OUTLINED, ChoiceDelegate(table, lambda: OUTLINED_ANSWERS))
@@ -178,11 +178,11 @@ class SlidesPage(Page):
 
     def label_selected(self, key: int) -> None:
         """Give the selected slides the label of a digit key; 0 takes it away."""
-        names = self.session.label_names
+        names = self.session.slides.label_names
         if key == 0:
-            self.session.set_slides(self.selected(), label=None)
+            self.session.slides.update(self.selected(), label=None)
         elif key <= len(names):
-            self.session.set_slides(self.selected(), label=names[key - 1])
+            self.session.slides.update(self.selected(), label=names[key - 1])
         else:
             self.session.say(f"Key {key} has no label; the labels are {', '.join(names) or 'none yet'}.", "warning")
 
@@ -194,14 +194,14 @@ class SlidesPage(Page):
     def _add(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Add a folder of slides")
         if folder:
-            self.session.add_slides(Path(folder))
+            self.session.slides.add(Path(folder))
 
     def _read_table(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Read a slide table", "", "Tables (*.csv *.tsv *.txt)")
         if path:
             mapping = choose_table_columns(Path(path), self)
             if mapping is not None:
-                self.session.read_table(Path(path), mapping)
+                self.session.slides.read_table(Path(path), mapping)
 
     # what the session says
 
@@ -228,7 +228,7 @@ class SlidesPage(Page):
         project = self.session.project
         rows = project.slides if project else []
         self.hint.setText(self._next_step())
-        labels = {name: sum(r.label == name for r in rows) for name in self.session.label_names}
+        labels = {name: sum(r.label == name for r in rows) for name in self.session.slides.label_names}
         roles = {name: sum(r.role == name for r in rows) for name in ROLES[1:]}
         parts = [count(len(rows), "slide")]
         parts += [f"{n} {name}" for name, n in labels.items()]
@@ -271,7 +271,7 @@ class SlidesPage(Page):
         self.color_note.setText(f"This slide: {slide.color}." if srgb and slide is not None else "")
 
     def _show_negative(self) -> None:
-        names = self.session.label_names
+        names = self.session.slides.label_names
         self.negative_row.setVisible(len(names) > 1)
         if [self.negative.itemText(i) for i in range(self.negative.count())] != names:
             self.negative.clear()
@@ -290,7 +290,7 @@ class SlidesPage(Page):
         rows = project.slides
         if any(r.label is None for r in rows):
             n = sum(r.label is None for r in rows)
-            how = "press 1–9" if self.session.label_names else "double-click its label to write the first"
+            how = "press 1–9" if self.session.slides.label_names else "double-click its label to write the first"
             return f"{count(n, 'slide')} {have(n)} no label. Select {_them(n)} and {how}, or read a table."
         if any(r.role is None for r in rows):
             return "Every slide has a label. Now propose a split into train, validation and test."
