@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 BLOCK = 1 << 20
 """Pairs looked at together when each is looked at: 8 MB in float64, small enough for a cache."""
+SCORES = 1 << 14
+"""Scores that a polynomial is taken at together, for the same reason."""
 FEW_PAIRS = 300_000
 """Up to so many, each pair is looked at: that is faster."""
 CELLS, MOST_CELLS = 256, 1024
@@ -117,14 +119,14 @@ def by_cells(a: Tensor, b: Tensor, shift: float, width: float) -> tuple[Tensor, 
     sigma = _sigmoid_series(t, width, terms)
     total = a.new_zeros(())
     of_a, of_b = torch.zeros_like(left.moments), torch.zeros_like(right.moments)
+    signs, between = (-1.0) ** torch.arange(terms, dtype=a.dtype), _toeplitz(F.softplus(t, threshold=60.0), left.count)
     for p in range(terms):
         binomial = torch.tensor([math.comb(p, q) for q in range(p + 1)], dtype=a.dtype)
-        sign = torch.tensor([(-1.0) ** q for q in range(p + 1)], dtype=a.dtype)
-        u = left.moments[: p + 1].T * (sign * binomial)  # (cells of a, p + 1): (p over q) (−u)^q
+        u = left.moments[: p + 1].T * (signs[: p + 1] * binomial)  # (cells of a, p + 1): (p over q) (−u)^q
         v = right.moments[: p + 1].T * binomial  # (cells of b, p + 1): (p over k) v^k
-        f = F.softplus(t, threshold=60.0) if p == 0 else sigma[p - 1] * (width / p)  # f_p = σ_{p−1}/p
-        # Σ_q (p over q) (−u)^q v^(p−q), summed over the pairs of cells
-        total = total + ((_toeplitz(f, left.count) @ u) * right.moments[: p + 1].flip(0).T).sum()
+        # Σ_q (p over q) (−u)^q v^(p−q), summed over the pairs of cells; f_0 is softplus, f_p = σ_{p−1}/p
+        series = ((between @ u) * right.moments[: p + 1].flip(0).T).sum()
+        total = total + (series if p == 0 else series * (width / p))
         between = _toeplitz(sigma[p], left.count)  # (cells of b, cells of a)
         of_b[: p + 1] += (between @ u).T.flip(0)  # factor of v^(p−q)
         of_a[: p + 1] += (between.T @ v).T.flip(0)  # factor of (−u)^(p−k)
@@ -153,8 +155,13 @@ def _toeplitz(values: Tensor, columns: int) -> Tensor:
 
 
 def _polynomial(coefficients: Tensor, index: Tensor, x: Tensor) -> Tensor:
-    """Σ_k coefficients[k, index] x^k, by Horner."""
-    value = coefficients[-1][index]
-    for row in coefficients[:-1].flip(0):
-        value = torch.addcmul(row[index], value, x)
-    return value
+    """Σ_k coefficients[k, index] x^k, (n,)."""
+    columns = coefficients.T.contiguous()
+    result = torch.empty_like(x)
+    for part in range(0, len(x), SCORES):
+        some = slice(part, part + SCORES)
+        terms = x[some, None].repeat(1, len(coefficients))
+        terms[:, 0] = 1
+        torch.cumprod(terms, 1, out=terms)
+        torch.sum(terms.mul_(columns[index[some]]), 1, out=result[some])
+    return result
