@@ -347,7 +347,9 @@ class _Teacher(Config):
     """What the student takes from the teacher's first weights."""
     teacher_mode: Literal["eval", "train"] = "eval"
     """Teacher without dropout (the paper's algorithm) or with (the published code)."""
-    teacher: Annotated[str, BeforeValidator(lambda value: "copy" if value is None else value)] = "plain"
+    teacher: Annotated[
+        Literal["plain", "copy"] | str, BeforeValidator(lambda value: "copy" if value is None else value)
+    ] = "plain"
     """What the teacher starts from: a plain run of the same split and seed, found or trained first (plain); the
     student's copy (copy); or the folder of a trained plain run."""
     spare_lesions: bool = True

@@ -43,7 +43,7 @@ from .presets import PRESETS, PresetInfo
 if TYPE_CHECKING:
     from .aggregators import Aggregator
 
-_KIND_KEYS = {"aggregator": "name", "supervision": "kind", "mining": "kind", "task": "kind"}
+KIND_KEYS = {"aggregator": "name", "supervision": "kind", "mining": "kind", "task": "kind"}
 _MINING_TITLES = {"mhim": "MHIM", "mhim2": "MHIM", "hard_negative": "Hard negative mining"}
 _LESION_TITLES = {"rank": "Rank induction", "attention": "Attention induction", "instance_bce": "The patch loss"}
 
@@ -191,7 +191,7 @@ class Method(Config):
         data = self.model_dump()
         ordered = sorted(settings.items(), key=lambda item: not _is_kind_key(item[0]))  # kinds before their settings
         for key, value in ordered:
-            self._put(data, key, value)
+            self.put(data, key, value)
         return Method.model_validate(data)
 
     def settings(self) -> dict[str, Any]:
@@ -202,19 +202,21 @@ class Method(Config):
                 flat.update({f"{part}.{key}": item for key, item in value.items()})
         return flat
 
-    def _put(self, data: dict[str, Any], key: str, value: Any) -> None:
+    @staticmethod
+    def put(data: dict[str, Any], key: str, value: Any) -> None:
+        """Change one setting in the plain data of a method (`model_dump`), which need not make sense yet."""
         part, _, setting = key.partition(".")
         if part not in data or part == "name" or not setting:
             known = [name for name in data if name != "name"]
             raise MethodError(
                 f"There is no setting {key!r}; a setting is written part.name, with part one of {', '.join(known)}."
             )
-        if _KIND_KEYS.get(part) == setting:
+        if KIND_KEYS.get(part) == setting:
             data[part] = _change_kind(part, setting, value, data[part])
             return
         fields = _fields_of(part, data[part])
         if setting not in fields:
-            kind = data[part].get(_KIND_KEYS.get(part, ""), "")
+            kind = data[part].get(KIND_KEYS.get(part, ""), "")
             known = [f"{part}.{name}" for name in fields]
             raise MethodError(
                 f"There is no setting {key!r}{f' with {part} {kind}' if kind else ''}{_close(key, known)}. "
@@ -242,10 +244,10 @@ class Method(Config):
 
 def _is_kind_key(key: str) -> bool:
     part, _, setting = key.partition(".")
-    return _KIND_KEYS.get(part) == setting
+    return KIND_KEYS.get(part) == setting
 
 
-def _models_of(part: str) -> list[type[BaseModel]]:
+def models_of(part: str) -> list[type[BaseModel]]:
     """The kinds that a part can be of."""
     found: list[type[BaseModel]] = []
 
@@ -262,8 +264,8 @@ def _models_of(part: str) -> list[type[BaseModel]]:
 
 def _fields_of(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a part as it stands → their types, without the kind's own name."""
-    key = _KIND_KEYS.get(part)
-    models = _models_of(part)
+    key = KIND_KEYS.get(part)
+    models = models_of(part)
     model = models[0]
     if key is not None:
         same = [m for m in models if m.model_fields[key].default == values[key]]
@@ -274,7 +276,7 @@ def _fields_of(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _change_kind(part: str, key: str, kind: Any, old: Mapping[str, Any]) -> dict[str, Any]:
     if kind == old[key]:
         return dict(old)
-    kinds = [str(m.model_fields[key].default) for m in _models_of(part) if m is not CustomAggregatorConfig]
+    kinds = [str(m.model_fields[key].default) for m in models_of(part) if m is not CustomAggregatorConfig]
     if kind not in kinds:
         if part != "aggregator":
             raise MethodError(f"{part}.{key} is {kind!r}{_close(str(kind), kinds)}; expected {_one_of(kinds)}.")
@@ -286,8 +288,8 @@ def _change_kind(part: str, key: str, kind: Any, old: Mapping[str, Any]) -> dict
 
 
 def _defaults(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    key = _KIND_KEYS[part]
-    for model in _models_of(part):
+    key = KIND_KEYS[part]
+    for model in models_of(part):
         if model.model_fields[key].default == values[key]:
             return {name: field.default for name, field in model.model_fields.items()}
     return {}
@@ -335,7 +337,7 @@ def _one_of(names: typing.Iterable[str]) -> str:
 def _key(location: tuple[int | str, ...]) -> str:
     """Where pydantic found something, as a dotted key: without the kinds and types it tried on the way."""
     part, *steps = [str(step) for step in location] or ["method"]
-    if part in _KIND_KEYS and len(steps) > 1:
+    if part in KIND_KEYS and len(steps) > 1:
         steps = steps[1:]
     return ".".join([part, *steps[:1]])
 
