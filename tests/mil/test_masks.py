@@ -36,6 +36,44 @@ def test_what_always_holds(n: int, heads: int, high: float, low: float, random: 
         assert len(bag.masked_high) == MaskRatios(high, high_random=r).high_counts(n)[1]
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 2), share, share, share, st.sampled_from([0.5, 1.0]), st.integers(0, 99))
+def test_what_labels_spare(n: int, heads: int, high: float, low: float, random: float, r: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand((heads, n) if heads else (n,), generator=generator)
+    labels = torch.randint(-1, 2, (n,), generator=generator)
+    ratios = MaskRatios(high, low, random, r)
+    without = mask_instances(scores, ratios, generator=torch.Generator().manual_seed(seed))
+    bag = mask_instances(scores, ratios, generator=torch.Generator().manual_seed(seed), labels=labels)
+    masked = torch.cat(bag[1:]).unique()
+    assert torch.equal(torch.cat([masked, bag.kept]).sort().values, torch.arange(n))
+    assert len(bag.kept) >= 1
+    assert not (labels[masked] == 1).any()
+    assert not (labels == 0).any() or (labels[bag.kept] == 0).any()
+    # the masks are those without labels, less the lesions and at most one other patch
+    for with_labels, plain in zip(bag[1:], without[1:], strict=True):
+        left_out = set(plain[labels[plain] != 1].tolist()) - set(with_labels.tolist())
+        assert len(left_out) <= 1
+    unknown = mask_instances(
+        scores, ratios, generator=torch.Generator().manual_seed(seed), labels=torch.full((n,), -1, dtype=torch.int8)
+    )
+    for one, other in zip(unknown, without, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_which_patch_without_lesion_is_given_back() -> None:
+    scores = torch.tensor([0.9, 0.8, 0.1, 0.2, 0.3, 0.7])
+    lesion_first = torch.tensor([1, 0, 0, 0, 0, -1])
+    bag = mask_instances(scores, MaskRatios(high=0.5, low=0.5), labels=lesion_first)
+    assert bag.kept.tolist() == [0, 4]  # the best of the low mask, and the lesion
+    assert bag.masked_high.tolist() == [1, 5]
+    only_hard = torch.tensor([0, 0, 1, 1, 1, -1])
+    bag = mask_instances(scores, MaskRatios(high=0.5), labels=only_hard)
+    assert bag.kept.tolist() == [1, 2, 3, 4]  # both are in the high mask: the lower of them
+    with pytest.raises(MethodError, match="one per patch"):
+        mask_instances(scores, MaskRatios(0.1), labels=torch.zeros(4))
+
+
 def test_the_four_masks() -> None:
     scores = torch.arange(10.0)
     ham = mask_instances(scores, MaskRatios(high=0.2))

@@ -87,14 +87,14 @@ def mask_instances(
         Replays recorded draws instead: first that of the random mask (of all N in ascending order of score), then that
         of the high mask (of the candidates in descending order), each only where there is one.
     labels : (N,) tensor or None
-        Patch labels that a loss needs: patches of label 1 are in no mask, and where there are patches of label 0 at
-        least one of them is kept, the highest-scored that only the low or random mask hides.
+        Patch labels (1 lesion, 0 none, −1 unknown) that a loss needs. The masks are those without labels, and then
+        patches of label 1 leave them; where all patches of label 0 are masked, one of them is given back.
 
     Returns
     -------
     MaskedBag
-        At least one patch is kept: where everything would be masked, the highest-scored that is in the low or random
-        mask only (without these: the lowest-scored) is given back. A bag of one patch is never masked.
+        At least one patch is kept: where everything would be masked, one is given back. It is the highest-scored that
+        is in the low or random mask only, without these the lowest-scored. A bag of one patch is never masked.
     """
     if scores.ndim not in (1, 2) or scores.shape[-1] == 0:
         raise MethodError(f"Scores of shape {tuple(scores.shape)}; expected (patches,) or (heads, patches).")
@@ -102,6 +102,8 @@ def mask_instances(
         raise MethodError(f"fusion is {fusion!r}; expected vote or mean.")
     scores = scores.detach()
     n, device = scores.shape[-1], scores.device
+    if labels is not None and labels.shape != (n,):
+        raise MethodError(f"Patch labels of shape {tuple(labels.shape)} for {n} scores; expected one per patch.")
     replay = iter(permutations) if permutations is not None else None
 
     def draw(count: int) -> Tensor:
@@ -121,14 +123,13 @@ def mask_instances(
         high = extreme(scores, candidates, fusion, largest=True)
         if count < candidates or ratios.high_random < 1:
             high = high[draw(len(high))[:count]]
-    masked = torch.zeros(n, dtype=torch.bool, device=device)
-    for mask in (random, low, high):
-        masked[mask] = True
-    if bool(masked.all()):
-        given_back = _give_back(scores, random, low, high)
-        masked[given_back] = False
-        random, low, high = (mask[mask != given_back] for mask in (random, low, high))
-    return MaskedBag((~masked).nonzero()[:, 0], high.sort().values, low.sort().values, random.sort().values)
+    masks = [high, low, random]
+    if labels is not None:
+        known = labels.to(device)
+        masks = [mask[known[mask] != 1] for mask in masks]
+        masks = _keep_one(scores, masks, known == 0)
+    masks = _keep_one(scores, masks, torch.ones(n, dtype=torch.bool, device=device))
+    return MaskedBag(_is_in(masks, n).logical_not_().nonzero()[:, 0], *(mask.sort().values for mask in masks))
 
 
 def ascending(scores: Tensor) -> Tensor:
@@ -140,19 +141,33 @@ def ascending(scores: Tensor) -> Tensor:
 def extreme(scores: Tensor, k: int, fusion: str, largest: bool) -> Tensor:
     """Indices of the k highest (lowest) patches, the most extreme first; see `mask_instances` for several heads."""
     if scores.ndim == 1:
-        return scores.argsort(descending=largest, stable=True)[:k]
+        return scores.topk(k, largest=largest).indices
     if fusion == "mean":
-        top = scores.argsort(dim=1, descending=largest, stable=True)[:, : k // len(scores)]
+        top = scores.topk(k // len(scores), dim=1, largest=largest).indices
         return torch.zeros_like(scores[0], dtype=torch.bool).index_fill(0, top.flatten(), True).nonzero()[:, 0]
-    top = scores.argsort(dim=1, descending=largest, stable=True)[:, :k]  # (H, k)
+    top = scores.topk(k, dim=1, largest=largest, sorted=False).indices  # (H, k)
     votes = torch.bincount(top.flatten(), minlength=scores.shape[1])  # (N,)
     by_mean = scores.mean(dim=0).argsort(descending=largest, stable=True)
     return by_mean[votes[by_mean].argsort(descending=True, stable=True)][:k]
 
 
-def _give_back(scores: Tensor, random: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The highest-scored patch of the low and random masks that the high mask does not hide; else the lowest of all."""
+def _is_in(masks: Sequence[Tensor], n: int) -> Tensor:
+    """(n,) of bool: whether a patch is in any of the masks."""
+    masked = torch.zeros(n, dtype=torch.bool, device=masks[0].device)
+    for mask in masks:
+        masked[mask] = True
+    return masked
+
+
+def _keep_one(scores: Tensor, masks: list[Tensor], wanted: Tensor) -> list[Tensor]:
+    """The masks (high, low, random), less one patch where they hide everything that is wanted (N,).
+
+    It is the highest-scored of those that the high mask does not hide; else the lowest-scored.
+    """
+    if not bool(wanted.any()) or bool((wanted & ~_is_in(masks, len(wanted))).any()):
+        return masks
     flat = scores if scores.ndim == 1 else scores.mean(dim=0)
-    others = torch.cat([random, low])
-    others = others[~torch.isin(others, high)]
-    return others[flat[others].argmax()] if len(others) else flat.argmin()
+    easy = (wanted & ~_is_in(masks[:1], len(wanted))).nonzero()[:, 0]
+    hard = wanted.nonzero()[:, 0]
+    given_back = easy[flat[easy].argmax()] if len(easy) else hard[flat[hard].argmin()]
+    return [mask[mask != given_back] for mask in masks]
