@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "shuffle_labels",
         ],
         "mining": ["MaskRatios", "MaskedBag", "mask_instances", "consistency_loss", "ema_update", "cosine_schedule"],
+        "mining.hard_negative": ["hard_negatives", "hard_negative_bags"],
         "convert": ["convert_state_dict"],
     },
 )
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from .mining import cosine_schedule as cosine_schedule
     from .mining import ema_update as ema_update
     from .mining import mask_instances as mask_instances
+    from .mining.hard_negative import hard_negative_bags as hard_negative_bags
+    from .mining.hard_negative import hard_negatives as hard_negatives
     from .plugins import aggregator_names as aggregator_names
     from .predict import predict as predict
     from .presets import PresetInfo as PresetInfo

@@ -23,6 +23,7 @@ from .files import read_tensors, write_tensors
 from .learner import Learner, Pass, build_optimizer
 from .method import Method
 from .mining import Miner, build_miner, cosine_schedule
+from .mistakes import learn_from_mistakes
 from .objective import Objective
 from .randomness import Randomness
 from .records import EpochReport
@@ -115,6 +116,14 @@ def fit(
             initial=initial,
         )
         plain = yield from _as_stage(training, PLAIN)
+    if isinstance(method.mining, HardNegativeMining):
+        first = plain if plain is not None else _first_training(folder)
+        taken = {bag.slide_id for bag in [*train, *validation]}
+        found = learn_from_mistakes(
+            method.mining, first, train, taken=taken, seed=seed, device=device, on_bag=on_bag or _ignore
+        )
+        train, notes = [*train, *found.bags], [*notes, found.note]
+        initial = first.weights if method.mining.second == "continued" else initial
     trainer = _Trainer(method, train, validation, seed, where, folder, provenance, notes, initial, plain)
     trainer.prepare(resume)
     while not trainer.finished:
@@ -140,6 +149,16 @@ def _given_plain(method: Method) -> Run | None:
     if isinstance(mining, MhimMining | Mhim2Mining) and mining.teacher not in (PLAIN, "copy"):
         return Run.load(mining.teacher)
     return None
+
+
+def _first_training(folder: Path | None) -> Run:
+    """That of a second training which goes on: the same run makes the same hard negative bags."""
+    assert folder is not None
+    if not (folder / PLAIN / RUN_JSON).exists():
+        raise TrainingError(
+            f"{folder} began from a first training that was handed in and is not kept here; hand it in again (plain)."
+        )
+    return Run.load(folder / PLAIN)
 
 
 def _as_stage(training: Generator[EpochReport, None, Run], stage: str) -> Generator[EpochReport, None, Run]:
