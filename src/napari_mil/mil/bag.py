@@ -1,8 +1,10 @@
-"""One slide as multiple-instance learning sees it: a bag of patch features with one label."""
+"""One slide, or one patient, as multiple-instance learning sees it: a bag of patch features with one label."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,8 @@ class Bag:
         Survival: whether the event was seen, and when.
     tissue_pixels : (N,) array or None
         Tissue pixels of each patch, the weights of the attention-induction target.
+    slides : tuple of (slide_id, int)
+        The slides of a patient's bag and how many patches of it each has, in their order; empty for a slide's own bag.
 
     Raises
     ------
@@ -54,6 +58,7 @@ class Bag:
     event: bool | None = None
     time: float | None = None
     tissue_pixels: npt.NDArray[np.int64] | None = None
+    slides: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         features = self.features
@@ -86,6 +91,11 @@ class Bag:
     def dim(self) -> int:
         """Numbers per patch, D."""
         return int(self.features.shape[1])
+
+    @property
+    def slide_ids(self) -> tuple[str, ...]:
+        """The slides that are in it."""
+        return tuple(name for name, _ in self.slides) or (self.slide_id,)
 
     def tensor(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Features (N, D) on a device, float32 unless another `dtype` is asked for; shares memory where it can."""
@@ -165,3 +175,116 @@ def _check_finite(features: Any, slide_id: str) -> None:
         f"Slide {slide_id}: the features of {len(rows)} of {features.shape[0]} patches are NaN or infinite "
         f"(first: patch {rows[0]}); extract this slide's features again."
     )
+
+
+class JoinedFeatures:
+    """Features of several slides, put together each time they are needed: patients take no second copy of them.
+
+    Parameters
+    ----------
+    parts : sequence of (N_i, D) arrays or tensors
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = tuple(parts)
+        self.starts = np.cumsum([0, *(int(part.shape[0]) for part in parts)])
+        self.shape = (int(self.starts[-1]), int(parts[0].shape[1]))
+        self.dtype = parts[0].dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        joined = np.concatenate([_array(part) for part in self.parts])
+        return joined if dtype is None else joined.astype(dtype, copy=False)
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Rows by their ascending numbers."""
+        cuts = np.searchsorted(index, self.starts)
+        rows = [
+            _array(part[index[a:b] - start])
+            for part, start, a, b in zip(self.parts, self.starts, cuts, cuts[1:], strict=False)
+            if b > a
+        ]
+        return np.concatenate(rows)
+
+
+def patient_bags(bags: Sequence[Bag], task: str = "binary") -> list[Bag]:
+    """All slides of a patient as one bag (Tang et al. 2025 for survival); a slide without a patient keeps its own.
+
+    Features are one slide after the other, as stored. A patient's patch labels are −1 (unknown) on slides that have
+    none; there are tissue pixels where all slides have them; there is no grid.
+
+    Parameters
+    ----------
+    bags : sequence of Bag
+        Bags that are a patient's already are left as they are.
+    task : "binary", "multiclass" or "survival"
+        Two classes: a patient is positive when a slide is. More classes: the slides have to agree. Survival: their
+        times and events have to.
+
+    Returns
+    -------
+    list of Bag
+        In the order of each patient's first slide; `slide_id` is the patient, `slides` its slides.
+
+    Raises
+    ------
+    TrainingError
+        Slides of a patient that disagree, or have features of different sizes.
+    """
+    groups: dict[tuple[str, str], list[Bag]] = defaultdict(list)
+    for bag in bags:
+        groups["slide" if bag.patient_id is None else "patient", bag.patient_id or bag.slide_id].append(bag)
+    return [_join(own, task) for own in groups.values()]
+
+
+def _join(bags: list[Bag], task: str) -> Bag:
+    """The bag of one patient."""
+    first = bags[0]
+    if first.patient_id is None or (len(bags) == 1 and first.slides):
+        return first
+    sizes = {bag.dim for bag in bags}
+    if len(sizes) > 1:
+        raise TrainingError(
+            f"Patient {first.patient_id} has slides of {' and '.join(map(str, sorted(sizes)))} numbers per patch; "
+            "extract all slides with the same encoder."
+        )
+    labels = {bag.label for bag in bags if bag.label is not None}
+    if task == "multiclass" and len(labels) > 1:
+        raise TrainingError(
+            f"The slides of patient {first.patient_id} have different labels ({_each(bags, 'label')}); one bag per "
+            "patient needs one label. Correct them, or set task.bags to slide."
+        )
+    cases = {(bag.time, bag.event) for bag in bags}
+    if task == "survival" and len(cases) > 1:
+        raise TrainingError(
+            f"The slides of patient {first.patient_id} have different times or events (time {_each(bags, 'time')}; "
+            f"event {_each(bags, 'event')}); give all slides of a patient the same."
+        )
+    time, event = next(iter(cases)) if len(cases) == 1 else (None, None)
+    outlined = any(bag.patch_labels is not None for bag in bags)
+    measured = all(bag.tissue_pixels is not None for bag in bags)
+    return replace(
+        first,
+        slide_id=str(first.patient_id),
+        features=JoinedFeatures([bag.features for bag in bags]) if len(bags) > 1 else first.features,
+        grid=None,
+        label=max(labels) if labels else None,
+        patch_labels=np.concatenate([_labels_or_unknown(bag) for bag in bags]) if outlined else None,
+        event=event,
+        time=time,
+        tissue_pixels=np.concatenate([np.asarray(bag.tissue_pixels) for bag in bags]) if measured else None,
+        slides=tuple(part for bag in bags for part in bag.slides or ((bag.slide_id, len(bag)),)),
+    )
+
+
+def _labels_or_unknown(bag: Bag) -> npt.NDArray[np.int8]:
+    return bag.patch_labels if bag.patch_labels is not None else np.full(len(bag), -1, dtype=np.int8)
+
+
+def _each(bags: Sequence[Bag], name: str) -> str:
+    """What each slide says, for a sentence: "a 1, b 2", not too many."""
+    said = [f"{bag.slide_id} {value if (value := getattr(bag, name)) is not None else 'unknown'}" for bag in bags]
+    return ", ".join(said[:4]) + (", …" if len(said) > 4 else "")
+
+
+def _array(part: Any) -> npt.NDArray[Any]:
+    return part.detach().cpu().numpy() if hasattr(part, "detach") else np.asarray(part)

@@ -41,7 +41,7 @@ class Run:
     in_dim, n_classes : int
         Numbers per patch, and classes that a person sees.
     classes : tuple of str
-        Their names.
+        Their names; for survival, the bins of time.
     seed : int
     device : str
         Where it was trained.
@@ -57,6 +57,8 @@ class Run:
         False while it trains, and after it was interrupted.
     folder : Path or None
         Where it lives on disk.
+    time_edges : tuple of float
+        Survival: edges of the bins (n_bins + 1), in the unit of the bags' times; empty for other tasks.
     state : dict of str to tensor, or None
         The weights; read from the folder on first use of `weights`.
     """
@@ -75,6 +77,7 @@ class Run:
     finished: bool = False
     folder: Path | None = None
     which: Literal["best", "last"] = "best"
+    time_edges: tuple[float, ...] = ()
     state: dict[str, Tensor] | None = field(default=None, repr=False)
 
     # ------------------------------------------------------------------------------------------------ network
@@ -154,6 +157,7 @@ class Run:
                 finished=bool(data["finished"]),
                 folder=folder,
                 which=which,
+                time_edges=tuple(float(edge) for edge in data.get("time_edges", ())),
             )
         except FileNotFoundError as error:
             raise TrainingError(f"{folder} holds no run: {RUN_JSON} is missing.") from error
@@ -184,6 +188,7 @@ class Run:
             "in_dim": self.in_dim,
             "n_classes": self.n_classes,
             "classes": list(self.classes),
+            "time_edges": list(self.time_edges),
             "seed": self.seed,
             "device": self.device,
             "finished": self.finished,
@@ -232,10 +237,14 @@ def plain(value: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _as_csv(history: list[dict[str, Any]]) -> str:
     parts: dict[str, None] = {name: None for row in history for name in row["parts"]}
-    columns = ["epoch", "train_loss", "val_loss", "val_auroc", "learning_rate", "seconds", "improved", "memory_mb"]
+    metrics: dict[str, None] = {name: None for row in history for name in row.get("val_metrics", ()) if name != "auroc"}
+    before = ["epoch", "train_loss", "val_loss", "val_auroc"]
+    after = ["learning_rate", "seconds", "improved", "memory_mb"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, *parts])
+    writer.writerow([*before, *(f"val_{name}" for name in metrics), *after, *parts])
     for row in history:
-        writer.writerow([*(row[name] for name in columns), *(row["parts"].get(name) for name in parts)])
+        figures = [row.get("val_metrics", {}).get(name) for name in metrics]
+        values = [row["parts"].get(name) for name in parts]
+        writer.writerow([*(row[n] for n in before), *figures, *(row[n] for n in after), *values])
     return text.getvalue()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from napari_mil.errors import TrainingError
 
 from .bag import Bag
-from .configs import BinaryTask, RankSupervision
+from .configs import BinaryTask, RankSupervision, SurvivalTask
 from .method import Method
+from .metrics import c_index
+from .survival import survival_bins
 
 FEW = 10
-"""Fewer slides of a class than this in validation: its figures are mostly chance."""
+"""Fewer slides of a class (or events) than this in validation: its figures are mostly chance."""
 
 
 def check_bags(method: Method, train: Sequence[Bag], validation: Sequence[Bag]) -> list[str]:
@@ -26,18 +29,25 @@ def check_bags(method: Method, train: Sequence[Bag], validation: Sequence[Bag]) 
     Raises
     ------
     TrainingError
-        Empty split, missing or single class, features of different sizes, a slide or patient on both sides, no lesions
-        for a method that learns from them.
+        Empty split, missing or single class, missing times or events, too few events for the bins of time, features of
+        different sizes, a slide or patient on both sides, no lesions for a method that learns from them.
     """
+    survival = isinstance(method.task, SurvivalTask)
     for bags, role in ((train, "training"), (validation, "validation")):
         if not bags:
-            raise TrainingError(
-                f"There is no {role} slide with features; give at least one slide of each class the role {role}."
-            )
-        _check_labels(method, bags, role)
+            needed = "slides with time and event" if survival else "at least one slide of each class"
+            raise TrainingError(f"There is no {role} slide with features; give {needed} the role {role}.")
+        if survival:
+            _check_times(bags, role)
+        else:
+            _check_labels(method, bags, role)
     _check_sizes([*train, *validation])
     _check_apart(train, validation)
-    notes = _few_in_validation(method, validation)
+    if isinstance(method.task, SurvivalTask):
+        survival_bins([bag.time for bag in train], [bag.event for bag in train], method.task.n_bins)  # type: ignore[arg-type]
+        notes = _few_events(method, validation)
+    else:
+        notes = _few_in_validation(method, validation)
     if method.needs_lesions:
         notes += _check_lesions(method, train)
     return notes
@@ -77,6 +87,18 @@ def _check_labels(method: Method, bags: Sequence[Bag], role: str) -> None:
         )
 
 
+def _check_times(bags: Sequence[Bag], role: str) -> None:
+    missing = [bag for bag in bags if bag.time is None or bag.event is None]
+    if missing:
+        raise TrainingError(
+            f"Survival needs time and event, which {len(missing)} of {len(bags)} {role} slides or patients lack "
+            f"({names(missing)}); fill in the columns time and event (1 seen, 0 not seen), or take them out."
+        )
+    for bag in bags:
+        if bag.time is None or not math.isfinite(bag.time) or bag.time < 0:
+            raise TrainingError(f"The time of {bag.slide_id} is {bag.time}; expected a number that is not negative.")
+
+
 def _check_sizes(bags: Sequence[Bag]) -> None:
     sizes = Counter(bag.dim for bag in bags)
     if len(sizes) > 1:
@@ -89,7 +111,7 @@ def _check_sizes(bags: Sequence[Bag]) -> None:
 
 
 def _check_apart(train: Sequence[Bag], validation: Sequence[Bag]) -> None:
-    ids = Counter(bag.slide_id for bag in [*train, *validation])
+    ids = Counter(name for bag in [*train, *validation] for name in bag.slide_ids)
     twice = [slide_id for slide_id, count in ids.items() if count > 1]
     if twice:
         raise TrainingError(f"Slide {twice[0]} is given twice in training and validation; give each slide one role.")
@@ -117,14 +139,36 @@ def _few_in_validation(method: Method, validation: Sequence[Bag]) -> list[str]:
     return notes
 
 
+def _few_events(method: Method, validation: Sequence[Bag]) -> list[str]:
+    times, events = [bag.time for bag in validation], [bag.event for bag in validation]
+    seen = sum(map(bool, events))
+    what = "1 event" if seen == 1 else f"{seen} events"
+    if c_index(times, events, [0.0] * len(times)) is None:  # type: ignore[arg-type]
+        nothing = f"Validation holds {what} and nobody who outlived one for certain, so there is no C-index"
+        if method.training.monitor == "val_c_index":
+            raise TrainingError(
+                f"{nothing} to choose the best epoch by; give more cases the role validation, or set "
+                "training.monitor val_loss."
+            )
+        return [f"{nothing}; the best epoch is chosen by the loss."]
+    if seen < FEW:
+        return [
+            f"Validation holds only {what}: with fewer than {FEW}, its C-index and the choice of the best epoch are "
+            "mostly chance. Add cases, or read them with care."
+        ]
+    return []
+
+
 def _check_lesions(method: Method, train: Sequence[Bag]) -> list[str]:
     supervision = method.supervision
-    positives = [bag for bag in train if bag.label]
+    survival = isinstance(method.task, SurvivalTask)  # any slide may have lesions, labelled or not
+    positives = [bag for bag in train if (bag.label != 0 if survival else bag.label)]
     with_lesion = [bag for bag in positives if bag.patch_labels is not None and (bag.patch_labels == 1).any()]
+    which = "training slides" if survival else "positive training slides"
     title = {"rank": "Rank induction", "attention": "Attention induction"}.get(supervision.kind, "The patch loss")
     if not with_lesion:
         raise TrainingError(
-            f"{title} learns from outlined lesions, but none of the {len(positives)} positive training slides has a "
+            f"{title} learns from outlined lesions, but none of the {len(positives)} {which} has a "
             "patch inside an outline. Outline some lesions, or choose a method without outlines (AB-MIL)."
         )
     notes = []
@@ -132,8 +176,8 @@ def _check_lesions(method: Method, train: Sequence[Bag]) -> list[str]:
     without = [bag for bag in positives if bag.slide_id not in outlined]
     if without:
         notes.append(
-            f"{len(without)} of {len(positives)} positive training slides have no outlined lesion and teach by their "
-            f"label alone: {names(without)}."
+            f"{len(without)} of {len(positives)} {which} have no outlined lesion and teach by their "
+            f"{'time' if survival else 'label'} alone: {names(without)}."
         )
     if isinstance(supervision, RankSupervision) and not supervision.cross_slide_negatives:
         no_pair = [bag for bag in with_lesion if bag.patch_labels is not None and not (bag.patch_labels == 0).any()]
@@ -142,7 +186,7 @@ def _check_lesions(method: Method, train: Sequence[Bag]) -> list[str]:
         )
         if len(no_pair) == len(with_lesion):
             raise TrainingError(
-                "Rank induction compares lesion with non-lesion patches, but no positive training slide has patches "
+                "Rank induction compares lesion with non-lesion patches, but no outlined training slide has patches "
                 f"known to be free of lesion (partly outlined slides have none): {advice}."
             )
         if no_pair:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_mil.errors import TrainingError
 
-from .bag import Bag
+from .bag import Bag, patient_bags
 from .checkpoint import BEST, LAST, MODEL, RUN_JSON, Run, plain, versions
 from .checks import check_bags
 from .configs import HardNegativeMining, Mhim2Mining, MhimMining
@@ -60,7 +60,8 @@ def fit(
     ----------
     method : Method
     train, validation : sequences of Bag
-        Validation chooses the best epoch and stops early; keep test slides out of both.
+        Validation chooses the best epoch and stops early; keep test slides out of both. Where the task asks for it, all
+        slides of a patient become one bag (`patient_bags`).
     seed : int
         The same seed on the same device gives the same weights, bit for bit.
     device : str
@@ -94,6 +95,8 @@ def fit(
     TrainingError
         The data, the device or the folder do not allow it; or the loss is no longer a number.
     """
+    if method.task.bags == "patient":
+        train, validation = (patient_bags(bags, method.task.kind) for bags in (train, validation))
     notes = check_bags(method, train, validation)
     where = find_device(device)
     folder = Path(out) if out is not None else None
@@ -215,6 +218,7 @@ class _Trainer:
             in_dim=train[0].dim,
             n_classes=method.n_classes,
             classes=tuple(method.task.classes),
+            time_edges=self.learner.objective.time_edges,
             seed=seed,
             device=str(device),
             provenance=plain(provenance),
@@ -244,7 +248,8 @@ class _Trainer:
         training = self.method.training
         rate = self._learning_rate()
         n, total = len(self.train), len(self.train) + len(self.validation)
-        order = epoch_order(training.sampler, [bag.label or 0 for bag in self.train], self.random.order)
+        strata = [self.learner.objective.stratum(bag) for bag in self.train]
+        order = epoch_order(training.sampler, strata, self.random.order)
         with self.random.installed():
             fitted = self.learner.train_pass([self.train[i] for i in order], training, lambda i: on_bag(i, total))
             checked = self.learner.evaluate(self.validation, lambda i: on_bag(n + i, total))
@@ -260,7 +265,8 @@ class _Trainer:
             train_loss=fitted.loss,
             parts={**fitted.parts, **{f"val_{name}": value for name, value in checked.parts.items()}},
             val_loss=checked.loss,
-            val_auroc=checked.auroc,
+            val_auroc=checked.metrics.get("auroc"),
+            val_metrics=checked.metrics,
             learning_rate=rate,
             seconds=self.seconds[-1],
             seconds_left=sum(self.seconds) / len(self.seconds) * (training.epochs - self.done),
@@ -283,12 +289,14 @@ class _Trainer:
         return rate
 
     def _is_better(self, checked: Pass) -> bool:
-        """Whether this epoch beats the best so far; AUROC's ties go to the lower loss."""
+        """Whether this epoch beats the best so far; ties of what is monitored go to the lower loss."""
         if self.run.best_epoch == 0:
             return True
         best = self.run.history[self.run.best_epoch - 1]
-        if self.method.training.monitor == "val_auroc" and checked.auroc is not None:
-            return (checked.auroc, -checked.loss) > (best["val_auroc"], -best["val_loss"])
+        name = self.method.training.monitor.removeprefix("val_")
+        value, before = checked.metrics.get(name), best.get("val_metrics", {}).get(name)
+        if value is not None and before is not None:
+            return (value, -checked.loss) > (before, -best["val_loss"])
         return bool(checked.loss < best["val_loss"])
 
     # -------------------------------------------------------------------------------------------- checkpoints
@@ -318,7 +326,7 @@ class _Trainer:
         self.run.save_facts()
 
     def _slides(self) -> list[list[str]]:
-        return [[bag.slide_id for bag in bags] for bags in (self.train, self.validation)]
+        return [[name for bag in bags for name in bag.slide_ids] for bags in (self.train, self.validation)]
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"{MODEL}{key}": value for key, value in self.learner.model.state_dict().items()}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +15,8 @@ from .aggregators import Aggregator, BagOutput
 from .bag import Bag
 from .configs import TrainingConfig
 from .devices import memory_in_words
-from .metrics import multiclass_auroc
 from .mining import Miner, consistency_loss
 from .objective import Loss, Objective
-from .tasks import probabilities
 
 
 def build_optimizer(
@@ -37,11 +34,11 @@ def build_optimizer(
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over slides: mean total loss, means of its parts, and (in evaluation) AUROC."""
+    """One pass over slides: mean total loss, means of its parts, and (in evaluation) what the task is judged by."""
 
     loss: float
     parts: dict[str, float]
-    auroc: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
 
 
 class Learner:
@@ -129,7 +126,7 @@ class Learner:
 
     @torch.no_grad()
     def evaluate(self, bags: Sequence[Bag], on_bag: Callable[[int], None]) -> Pass:
-        """Loss and AUROC in eval mode, of whole bags, without masks; twice the same."""
+        """Loss and metrics in eval mode, of whole bags, without masks; twice the same."""
         self.model.eval()
         draws = torch.Generator().manual_seed(0)  # the same each time
         sums = _Sums()
@@ -138,10 +135,9 @@ class Learner:
             with memory_in_words(bag, self.device):
                 output = self.see(bag.tensor(self.device, self.dtype))
                 sums.add(self.objective(self.model, output, bag, draws), bag, "validation")
-                rows.append(probabilities(output.logits).cpu())
+                rows.append(output.logits.cpu())
             on_bag(index + 1)
-        labels = np.array([bag.label for bag in bags])
-        return Pass(*sums.means(), auroc=multiclass_auroc(labels, torch.stack(rows).double().numpy()))
+        return Pass(*sums.means(), metrics=self.objective.metrics(bags, torch.stack(rows)))
 
 
 class _Sums:

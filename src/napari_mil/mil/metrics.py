@@ -1,4 +1,4 @@
-"""The one metric that training watches: the area under the ROC curve, from ranks."""
+"""The metrics that training watches: AUROC from ranks, balanced accuracy, and the C-index of survival."""
 
 from __future__ import annotations
 
@@ -42,3 +42,51 @@ def multiclass_auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> flo
     classes = [1] if columns.shape[1] == 2 else range(columns.shape[1])
     values = [value for c in classes if (value := auroc(index == c, columns[:, c])) is not None]
     return float(np.mean(values)) if values else None
+
+
+def balanced_accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
+    """Mean over the classes that occur of the share of their slides whose most probable class is right.
+
+    Parameters
+    ----------
+    labels : (n,) array of int
+    probabilities : (n, n_classes) array of float
+
+    Returns
+    -------
+    float or None
+        None without slides.
+    """
+    index = np.asarray(labels)
+    right = np.asarray(probabilities).argmax(axis=1) == index
+    shares = [right[index == c].mean() for c in np.unique(index)]
+    return float(np.mean(shares)) if shares else None
+
+
+def c_index(time: npt.ArrayLike, event: npt.ArrayLike, risk: npt.ArrayLike) -> float | None:
+    """Harrell's concordance index: the share of comparable pairs in which who had the event first has more risk.
+
+    A pair is comparable where one had the event before the other's time; or at that time, while the other had none.
+    Equal risks count one half.
+
+    Parameters
+    ----------
+    time : (n,) array of float
+    event : (n,) array of bool
+        Whether the event was seen; else the case was last seen without it at `time`.
+    risk : (n,) array of float
+
+    Returns
+    -------
+    float or None
+        None where no pair is comparable.
+    """
+    t, seen = np.asarray(time, dtype=np.float64), np.asarray(event).astype(bool)
+    r = np.asarray(risk, dtype=np.float64)
+    first = np.flatnonzero(seen)[:, None]  # (events, 1) against everybody
+    comparable = (t[first] < t) | ((t[first] == t) & ~seen)
+    pairs = int(comparable.sum())
+    if pairs == 0:
+        return None
+    won = (comparable & (r[first] > r)).sum() + 0.5 * (comparable & (r[first] == r)).sum()
+    return float(won / pairs)

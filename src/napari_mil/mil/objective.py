@@ -20,8 +20,10 @@ from .configs import (
     Mhim2Mining,
     MhimMining,
     RankSupervision,
+    SurvivalTask,
 )
 from .method import Method
+from .metrics import balanced_accuracy, c_index, multiclass_auroc
 from .supervision import (
     attention_induction_loss,
     attention_target,
@@ -29,7 +31,8 @@ from .supervision import (
     rank_loss,
     shuffle_labels,
 )
-from .tasks import bag_loss, class_weights
+from .survival import bins_of, survival_bins, survival_nll, survival_risk
+from .tasks import bag_loss, class_weights, probabilities
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Objective:
     ----------
     method : Method
     train : sequence of Bag
-        Gives the class weights and, for the patch loss, the share of lesion patches.
+        Gives the class weights, for survival the bins of time, and for the patch loss the share of lesion patches.
     seed : int
         Of the "shuffled outlines" control.
     """
@@ -56,6 +59,11 @@ class Objective:
         self.method = method
         self.seed = seed
         self.weights = class_weights(method.task, [bag.label for bag in train if bag.label is not None])
+        self.time_edges: tuple[float, ...] = ()
+        """Edges of the bins of time (n_bins + 1), for survival."""
+        if isinstance(method.task, SurvivalTask):
+            times, events = [bag.time for bag in train], [bag.event for bag in train]
+            self.time_edges = tuple(survival_bins(times, events, method.task.n_bins)[1].tolist())  # type: ignore[arg-type]
         self.negatives = [bag for bag in train if bag.label == 0]
         self.patch_pos_weight = self._patch_pos_weight(train)
 
@@ -94,7 +102,8 @@ class Objective:
             Which ones these were; None: all.
         """
         supervision = self.method.supervision
-        slide = model.loss(output, lambda logits: self.slide_loss(logits, bag), bag.label)
+        label = None if self.time_edges else bag.label
+        slide = model.loss(output, lambda logits: self.slide_loss(logits, bag), label)
         if supervision.kind == "none":
             return Loss(slide, {"bag": slide.detach()})
         bag_weight = supervision.bag_weight if isinstance(supervision, InstanceSupervision) else 1.0
@@ -116,8 +125,24 @@ class Objective:
 
     def slide_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """What the task asks of logits (C,) for this bag."""
+        if self.time_edges:
+            assert bag.time is not None
+            return survival_nll(logits, int(bins_of(bag.time, self.time_edges)), bool(bag.event))
         assert bag.label is not None
         return bag_loss(logits, bag.label, self.weights)
+
+    def metrics(self, bags: Sequence[Bag], logits: Tensor) -> dict[str, float | None]:
+        """What the task is judged by, from the logits (n, C) of bags: the names of `records.METRICS`."""
+        if self.time_edges:
+            times, events = [bag.time for bag in bags], [bag.event for bag in bags]
+            return {"c_index": c_index(times, events, survival_risk(logits.double()).numpy())}  # type: ignore[arg-type]
+        labels = np.array([bag.label for bag in bags])
+        p = probabilities(logits, self.method.task).double().numpy()  # (n, n_classes)
+        return {"auroc": multiclass_auroc(labels, p), "balanced_accuracy": balanced_accuracy(labels, p)}
+
+    def stratum(self, bag: Bag) -> int:
+        """What balanced draws go by: the bag's class, or whether its event was seen."""
+        return int(bool(bag.event)) if self.time_edges else bag.label or 0
 
     def spared(self, bag: Bag) -> Tensor | None:
         """Patch labels (N,) that a miner has to leave something of, or None where outlines teach nothing."""
@@ -136,6 +161,8 @@ class Objective:
             return values
         if values.shape[1] == 1:
             return values[:, 0]
+        if self.time_edges:  # columns are bins of time, no classes of lesions
+            return values.mean(dim=1)
         return values[:, bag.label] if bag.label else values[:, 1:].amax(dim=1)
 
     def _rank(
@@ -179,6 +206,8 @@ class Objective:
         return torch.cat(rows).to(device=like.device, dtype=like.dtype)
 
     def _is_positive(self, bag: Bag) -> bool:
+        if self.time_edges:  # labels, if there are any, say nothing to the loss: outlines do
+            return bag.patch_labels is not None and bool((bag.patch_labels == 1).any())
         return bag.label == 1 if isinstance(self.method.task, BinaryTask) else bool(bag.label)
 
     def _patch_pos_weight(self, train: Sequence[Bag]) -> float:

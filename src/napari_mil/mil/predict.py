@@ -9,17 +9,18 @@ from torch import Tensor
 
 from napari_mil.errors import TrainingError
 
-from .aggregators import Aggregator
+from .aggregators import Aggregator, BagOutput
 from .bag import Bag
 from .checkpoint import Run
-from .configs import InstanceSupervision
+from .configs import InstanceSupervision, SurvivalTask
 from .devices import find_device, memory_in_words
 from .records import Prediction
+from .survival import risk_gradient, survival_curve, survival_risk
 from .tasks import probabilities
 
 
 def predict(run: Run, bag: Bag, *, device: str = "cpu", model: Aggregator | None = None) -> Prediction:
-    """Logits, probabilities, and what each patch had to do with them.
+    """Logits, probabilities (survival: and risk), and what each patch had to do with them.
 
     Parameters
     ----------
@@ -46,13 +47,14 @@ def predict(run: Run, bag: Bag, *, device: str = "cpu", model: Aggregator | None
     with memory_in_words(bag, where), torch.no_grad():
         x = bag.tensor(where, next(network.parameters()).dtype)  # (N, D)
         output = network(x)
-        p = probabilities(output.logits)  # (n_classes,)
-        column = 1 if run.n_classes == 2 else int(p.argmax())
+        p = probabilities(output.logits, run.method.task)  # (n_classes,)
+        survival = isinstance(run.method.task, SurvivalTask)
+        column = None if survival else 1 if run.n_classes == 2 else int(p.argmax())
         attention = _of_class(output.attention, column)
         scores = _of_class(output.scores, column)
         each = network.instance_logits(x)  # (N, C) or None
-        contribution = None if each is None else attention * _towards(each, column)
-        own = network.instance_probabilities(x)  # (N, n_classes) or None
+        contribution = None if each is None else _contribution(output, each, column)
+        own = None if survival else network.instance_probabilities(x)  # (N, n_classes) or None
         by_itself = None if own is None else own[:, column]
         if isinstance(run.method.supervision, InstanceSupervision):
             by_itself = torch.sigmoid(scores)
@@ -64,12 +66,24 @@ def predict(run: Run, bag: Bag, *, device: str = "cpu", model: Aggregator | None
             attention=_array(attention),
             contribution=None if contribution is None else _array(contribution),
             instance_probability=None if by_itself is None else _array(by_itself),
+            risk=float(survival_risk(output.logits)) if survival else None,
+            survival=_array(survival_curve(output.logits)) if survival else None,
         )
 
 
-def _of_class(values: Tensor, column: int) -> Tensor:
-    """(N,), or the column of a class of (N, C)."""
-    return values if values.ndim == 1 else values[:, min(column, values.shape[1] - 1)]
+def _of_class(values: Tensor, column: int | None) -> Tensor:
+    """(N,), or the column of a class of (N, C); None: the mean of all, since bins of time are no classes."""
+    if values.ndim == 1:
+        return values
+    return values.mean(dim=1) if column is None else values[:, min(column, values.shape[1] - 1)]
+
+
+def _contribution(output: BagOutput, each: Tensor, column: int | None) -> Tensor:
+    """What each patch adds to the logit of the class, (N,); None: to the risk of survival, to first order."""
+    if column is not None:
+        return _of_class(output.attention, column) * _towards(each, column)
+    attention = output.attention if output.attention.ndim == 2 else output.attention[:, None]  # (N, 1 or n_bins)
+    return (attention * each) @ risk_gradient(output.logits)
 
 
 def _towards(logits: Tensor, column: int) -> Tensor:

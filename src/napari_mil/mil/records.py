@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .bag import Bag
+
+METRICS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "c_index": "C-index"}
+"""Names of what a task is judged by, and their titles: two or more classes have the first two, survival the last."""
 
 
 def _json_able(value: Any) -> Any:
@@ -35,7 +42,10 @@ class EpochReport:
         The losses' parts (`bag`, `rank`, `attention`, `instance`, `consistency`), unweighted means; those of
         validation start with `val_`.
     val_auroc : float or None
-        Area under the ROC curve of the validation slides; None where only one class is there.
+        Area under the ROC curve of the validation slides; None where only one class is there, and for survival.
+    val_metrics : dict of str to float or None
+        Every figure of the task on the validation slides, by the names of `METRICS` (which has their titles): `auroc`
+        and `balanced_accuracy`, or `c_index`. None where it is not defined.
     learning_rate : float
         That of this epoch.
     seconds, seconds_left : float
@@ -67,6 +77,7 @@ class EpochReport:
     memory_mb: float
     notes: tuple[str, ...] = field(default=())
     stage: str = ""
+    val_metrics: dict[str, float | None] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings for JSON; a number that is not finite becomes None."""
@@ -76,22 +87,29 @@ class EpochReport:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a trained model says about one slide.
+    """What a trained model says about one bag: a slide, or a patient's slides together.
 
     Parameters
     ----------
     slide_id : str
+        Name of the bag.
     logits : (C,) array of float32
         Output of the head: one number with a single binary head, else one per class.
     probabilities : (n_classes,) array of float32
+        Of the classes; for survival, of the event in each bin of time (the last: in it or later).
     scores : (N,) array of float32
         Raw score of each patch, before softmax.
     attention : (N,) array of float32
         What the model pooled with (after the threshold, if any); sums to 1.
     contribution : (N,) array of float32 or None
-        a_k · classifier(h_k): what each patch adds to the logit of the positive (predicted) class.
+        a_k · classifier(h_k): what each patch adds to the logit of the positive (predicted) class; for survival, what
+        it adds to the risk, to first order: a_k Σ_j ∂risk/∂logit_j · classifier_j(h_k).
     instance_probability : (N,) array of float32 or None
         Probability of each patch by itself, where the model has a patch classifier.
+    risk : float or None
+        Survival: −Σ S_k, the higher, the sooner the event is expected.
+    survival : (n_bins,) array of float32 or None
+        Survival: S_k, the chance to outlive each bin of `Run.time_edges`.
     """
 
     slide_id: str
@@ -101,8 +119,34 @@ class Prediction:
     attention: npt.NDArray[np.float32]
     contribution: npt.NDArray[np.float32] | None = None
     instance_probability: npt.NDArray[np.float32] | None = None
+    risk: float | None = None
+    survival: npt.NDArray[np.float32] | None = None
 
     @property
     def predicted(self) -> int:
         """Index of the most probable class."""
         return int(self.probabilities.argmax())
+
+    def of_slides(self, bag: Bag) -> list[Prediction]:
+        """The patient's prediction for each slide of its bag, its patches' figures cut in pieces.
+
+        Attention adds up to 1 over the patient's slides, so that they can be compared.
+
+        Parameters
+        ----------
+        bag : Bag
+            The one that was predicted; a slide's own bag gives the prediction itself.
+        """
+        if not bag.slides:
+            return [self]
+        counts = [count for _, count in bag.slides]
+        cuts = np.cumsum(counts)[:-1]
+        fields = ("scores", "attention", "contribution", "instance_probability")
+        pieces: dict[str, Sequence[npt.NDArray[np.float32]]] = {
+            name: np.split(values, cuts) for name in fields if (values := getattr(self, name)) is not None
+        }
+        names = [name for name, _ in bag.slides]
+        return [
+            replace(self, slide_id=slide_id, **{name: parts[k] for name, parts in pieces.items()})  # type: ignore[arg-type]
+            for k, slide_id in enumerate(names)
+        ]

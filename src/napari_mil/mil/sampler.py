@@ -16,7 +16,7 @@ def epoch_order(sampler: str, labels: Sequence[int], generator: torch.Generator)
     sampler : "shuffled", "balanced" or "in_order"
         Every slide once in a random order; drawn with replacement so that each class comes equally often; or as given.
     labels : sequence of int
-        Class of each slide.
+        Class of each slide; for survival, whether its event was seen.
     generator : torch.Generator
     """
     n = len(labels)

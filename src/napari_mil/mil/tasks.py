@@ -10,9 +10,12 @@ from torch.nn import functional as F
 
 from .aggregators.base import class_probabilities
 from .configs import BinaryTask, MulticlassTask, SurvivalTask
+from .survival import bin_probabilities
+
+Task = BinaryTask | MulticlassTask | SurvivalTask
 
 
-def class_weights(task: BinaryTask | MulticlassTask | SurvivalTask, labels: Sequence[int]) -> tuple[float, ...]:
+def class_weights(task: Task, labels: Sequence[int]) -> tuple[float, ...]:
     """Weight of each class (n_classes,) from the labels of the training slides.
 
     Binary, on the positive class: "balanced" N_neg/N_pos, "released" N/N_pos (as published), or a number.
@@ -42,6 +45,6 @@ def bag_loss(logits: Tensor, label: int, weights: Sequence[float]) -> Tensor:
     return loss * weights[label]
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Logits (…, C) → probabilities (…, n_classes); a single logit gives both classes."""
-    return class_probabilities(logits)
+def probabilities(logits: Tensor, task: Task) -> Tensor:
+    """Logits (…, C) → probabilities (…, n_classes): of the classes, or of the event in each bin of time."""
+    return bin_probabilities(logits) if isinstance(task, SurvivalTask) else class_probabilities(logits)
