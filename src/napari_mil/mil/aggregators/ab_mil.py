@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Aggregator, BagOutput, class_probabilities, initialise, threshold_attention
+from .chunked import OtherRows, Parts, Pooled, ReluRows, Rows, pool_by_chunks
 
 
 class AttentionPooling(Aggregator):
     """What all AB-MIL forms share: softmax attention with temperature and threshold.
 
     a = threshold_T(softmax(s / temperature));  z = Σ a_k h_k;  logits = W z + b
+
+    Large bags are pooled by chunks (see `chunked`); features may then come in any float type.
     """
+
+    recompute_above: ClassVar[int] = 20_000
 
     def __init__(
         self, in_dim: int, n_classes: int, threshold: float | None, temperature: float, binary_head: str
@@ -38,6 +45,22 @@ class AttentionPooling(Aggregator):
         """Raw scores (N,) → attention (N,)."""
         attention = torch.softmax(scores / self.temperature, dim=0)
         return threshold_attention(attention, self.threshold)
+
+    def weigh(self, attention: Tensor) -> Tensor:
+        """What patches are added up with, (N,): attention, unless a variant weighs it."""
+        return attention
+
+    def in_chunks(self, n: int) -> bool:
+        return self.recompute == "always" or (self.recompute == "auto" and n > self.recompute_above)
+
+    def pool_chunks(self, x: Tensor, rows: Rows, score: Callable[[Tensor], Tensor]) -> Pooled:
+        """Pool a large bag x (N, D) of rows and their scores."""
+
+        def weigh(scores: Tensor) -> tuple[Tensor, Tensor]:
+            attention = self.attend(scores)
+            return attention, self.weigh(attention)
+
+        return pool_by_chunks(x, Parts(rows, score, weigh, self.classifier.weight.dtype), self.parameters())
 
 
 class AbMilRank(AttentionPooling):
@@ -69,11 +92,16 @@ class AbMilRank(AttentionPooling):
         initialise(self, initialisation)
 
     def forward(self, x: Tensor) -> BagOutput:
-        u = F.relu(self.adaptor_in(x))  # (N, A)
-        s = self._through_adaptor(u, self.score)[:, 0]  # (N,)
-        a = self.attend(s)  # (N,)
+        if self.in_chunks(len(x)):
+            rows = ReluRows(self.adaptor_in)
+            s, a, pooled = self.pool_chunks(x, rows, lambda u: self._through_adaptor(u, self.score)[:, 0])
+        else:
+            u = F.relu(self.adaptor_in(x))  # (N, A)
+            s = self._through_adaptor(u, self.score)[:, 0]  # (N,)
+            a = self.attend(s)  # (N,)
+            pooled = a @ u  # (A,)
         # Σ a_k h_k = W₂ Σ a_k u_k + b₂ Σ a_k
-        z = self.adaptor_out.weight @ (a @ u) + self.adaptor_out.bias * a.sum()  # (D,)
+        z = self.adaptor_out.weight @ pooled + self.adaptor_out.bias * a.sum()  # (D,)
         return BagOutput(self.classifier(z), s, a, z)
 
     def instances(self, x: Tensor) -> Tensor:
@@ -148,6 +176,12 @@ class StemAttention(AttentionPooling):
         self.attention = attention
         self.classifier = nn.Linear(stem_dim, self.n_logits)
 
+    def forward(self, x: Tensor) -> BagOutput:
+        if not self.in_chunks(len(x)):
+            return super().forward(x)
+        s, a, z = self.pool_chunks(x, stem_rows(self.embed), self.attention)
+        return BagOutput(self.classifier(z), s, a, z)
+
     def instances(self, x: Tensor) -> Tensor:
         return self.embed(x)  # type: ignore[no-any-return]
 
@@ -160,6 +194,9 @@ class StemAttention(AttentionPooling):
     def weigh(self, attention: Tensor) -> Tensor:
         """What patches are added up with, (N,): attention, unless a variant weighs it."""
         return attention
+
+    def contributions(self, x: Tensor, output: BagOutput) -> Tensor:
+        return self.weigh(output.attention)[:, None] * self.instance_logits(x)
 
     def instance_scores(self, x: Tensor) -> Tensor:
         return self.attention(self.embed(x))  # type: ignore[no-any-return]
@@ -255,3 +292,14 @@ def linear_stem(in_dim: int, dim: int, dropout: float, activation: str = "relu")
     """Dropout(act(Linear(x))), (N, in_dim) → (N, dim)."""
     act: nn.Module = nn.GELU() if activation == "gelu" else nn.ReLU()
     return nn.Sequential(nn.Linear(in_dim, dim), act, nn.Dropout(dropout))
+
+
+def stem_rows(stem: nn.Module) -> Rows:
+    """A stem for `pool_by_chunks`."""
+    layers = list(stem.children())
+    if len(layers) == 3 and isinstance(layers[1], nn.ReLU):
+        linear, _, dropout = layers
+        assert isinstance(linear, nn.Linear)
+        assert isinstance(dropout, nn.Dropout)
+        return ReluRows(linear, dropout.p if dropout.training else 0.0)
+    return OtherRows(stem)

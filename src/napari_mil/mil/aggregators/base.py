@@ -31,13 +31,15 @@ class BagOutput(NamedTuple):
 
     def full_precision(self) -> BagOutput:
         """The same in float32 at least: losses and softmaxes of large bags need it."""
-        low = (torch.bfloat16, torch.float16)
         raised: dict[str, Any] = {
-            name: value.float()
-            for name, value in self._asdict().items()
-            if isinstance(value, Tensor) and value.dtype in low
+            name: full_precision(value) for name, value in self._asdict().items() if isinstance(value, Tensor)
         }
-        return self._replace(**raised)
+        return self._replace(**raised, extras={name: full_precision(value) for name, value in self.extras.items()})
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """float32 at least: float32 and float64 stay what they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class Aggregator(nn.Module):
@@ -101,9 +103,24 @@ class Aggregator(nn.Module):
         """Probability of each class for each patch by itself, (N, n_classes); None where the model has none."""
         return None
 
+    def contributions(self, x: Tensor, output: BagOutput) -> Tensor | None:
+        """What each patch adds to each of the slide's logits, (N, n_logits); None where these are no such sum.
+
+        a_k (W h_k + b), and a_kc (w_c·h_k + b_c) where attention is per class.
+        """
+        each = self.instance_logits(x)
+        if each is None:
+            return None
+        return output.attention * each if output.attention.ndim == 2 else output.attention[:, None] * each
+
     def mining_scores(self, output: BagOutput) -> Tensor:
-        """What MHIM ranks patches by, (N,) or (H, N): attention, or that of each head (METHODS §0, §3.1)."""
-        return output.attention if output.head_scores is None else output.head_scores
+        """What MHIM ranks patches by, (N,) or (H, N): attention, or that of each head (METHODS §0, §3.1).
+
+        With attention per class, a patch's highest.
+        """
+        if output.head_scores is not None:
+            return output.head_scores
+        return output.attention if output.attention.ndim == 1 else output.attention.amax(dim=1)
 
     def class_aware_logits(self, h: Tensor, output: BagOutput) -> Tensor:
         """What MHIM v2 ranks patches by, (N, C): logits of each patch's term in the bag (METHODS §4.1)."""
@@ -154,17 +171,17 @@ def threshold_attention(attention: Tensor, threshold: float | None) -> Tensor:
 
     Parameters
     ----------
-    attention : (K,) tensor
-        Sums to 1.
+    attention : (K,) or (K, C) tensor
+        Sums to 1, for each class where there are several.
     threshold : float or None
         T; None or 0 returns the attention as it is.
 
     Returns
     -------
-    (K,) tensor
+    (K,) or (K, C) tensor
     """
     if not threshold:
         return attention
     left = (attention - threshold / len(attention)).clamp(min=0)
-    total = left.sum()
+    total = left.sum(dim=0)
     return torch.where(total > REMOVED, left / (total + 1e-8), attention)
