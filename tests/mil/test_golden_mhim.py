@@ -17,7 +17,7 @@ from napari_mil.mil import (
     mask_instances,
 )
 from napari_mil.mil.learner import Learner, build_optimizer
-from napari_mil.mil.mining import Miner
+from napari_mil.mil.mining import MhimMiner
 from napari_mil.mil.mining.masks import extreme
 from napari_mil.mil.objective import Objective
 
@@ -142,7 +142,7 @@ def test_three_whole_training_steps() -> None:
     model = method.build(40).double()
     model.load_state_dict(state(g, "w0/")[2])
     bags = [Bag(f"step{i}", g[f"step{i}/x"], None, int(g["label"])) for i in range(3)]
-    miner = Miner(method.mining, model, steps=len(g["mrh_sche"]), weights=state(g, "t0/")[2])
+    miner = MhimMiner(method.mining, model, steps=len(g["mrh_sche"]), weights=state(g, "t0/")[2])
     learner = Learner(
         model, Objective(method, bags, 0), build_optimizer(method.training, model), torch.Generator(), miner
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from napari_mil.errors import MethodError
 from napari_mil.mil import MaskRatios, consistency_loss, ema_update, mask_instances
-from napari_mil.mil.mining import Miner
+from napari_mil.mil.mining import MhimMiner
 
 from .conftest import quick
 
@@ -147,7 +147,7 @@ def test_ema() -> None:
 class TestMiner:
     def test_schedules(self) -> None:
         method = quick("mhim_abmil_tcga")
-        miner = Miner(method.mining, method.build(6), steps=100)
+        miner = MhimMiner(method.mining, method.build(6), steps=100)
         assert miner.ratios(0).high == pytest.approx(0.02)
         assert miner.ratios(50).high == pytest.approx(0.01)
         assert miner.ratios(100).high == pytest.approx(0.0)
@@ -155,14 +155,14 @@ class TestMiner:
         assert miner.momentum(0) == pytest.approx(0.9999)
         assert miner.momentum(100) == pytest.approx(1.0)
         constant = quick("mhim_abmil_tcga", mining__high_decay="none", mining__momentum_schedule="constant")
-        still = Miner(constant.mining, constant.build(6), steps=100)
+        still = MhimMiner(constant.mining, constant.build(6), steps=100)
         assert (still.ratios(99).high, still.momentum(99)) == (0.02, 0.9999)
 
     @pytest.mark.parametrize("init", ["stem", "none"])
     def test_teacher_starts_from_a_baseline_and_the_student_takes_its_stem(self, init: str) -> None:
         method = quick("mhim_abmil_c16", mining__student_init=init)
         baseline, student = method.build(6), method.build(6)
-        miner = Miner(method.mining, student, 10, baseline.state_dict())
+        miner = MhimMiner(method.mining, student, 10, baseline.state_dict())
         torch.testing.assert_close(miner.teacher.classifier.weight, baseline.classifier.weight)
         assert torch.equal(student.embed[0].weight, baseline.embed[0].weight) == (init == "stem")
         assert not torch.equal(student.classifier.weight, baseline.classifier.weight)
@@ -172,12 +172,12 @@ class TestMiner:
         method = quick("mhim_abmil_c16")
         other = method.with_settings({"aggregator.gated": True}).build(6)
         with pytest.raises(MethodError, match="another network"):
-            Miner(method.mining, method.build(6), 10, other.state_dict())
+            MhimMiner(method.mining, method.build(6), 10, other.state_dict())
 
     @pytest.mark.parametrize(("mode", "same"), [("eval", True), ("train", False)])
     def test_teacher_mode(self, mode: str, same: bool) -> None:
         method = quick("mhim_abmil_c16", mining__teacher_mode=mode)
-        miner, x = Miner(method.mining, method.build(6), 10), torch.randn(9, 6)
+        miner, x = MhimMiner(method.mining, method.build(6), 10), torch.randn(9, 6)
         first, second = (miner.mask(x, 0, torch.Generator())[1] for _ in range(2))
         assert torch.equal(first, second) == same
 

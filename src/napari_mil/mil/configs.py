@@ -389,7 +389,7 @@ class Mhim2Mining(_Teacher):
     query_momentum: Fraction = 0.9999
     """The global queries follow these rows by Q ← m Q + (1 − m) z."""
     recycle_dropout: Dropout = 0.1
-    """In the recycle network's attention."""
+    """In the recycle network: of its attention and of its rows."""
     momentum: Fraction = 0.9997
     """m: the teacher follows the student by t ← m t + (1 − m) s. 0: it is the student; 1: it never changes."""
     consistency_weight: NonNegative = 0.5

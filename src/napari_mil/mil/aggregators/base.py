@@ -126,6 +126,13 @@ class Aggregator(nn.Module):
         """What MHIM v2 ranks patches by, (N, C): logits of each patch's term in the bag (METHODS §4.1)."""
         raise NotImplementedError
 
+    def class_aware_score(self, h: Tensor, output: BagOutput) -> Tensor:
+        """max_c log softmax_c of `class_aware_logits`, (N,) of float64; a single logit l counts as (0, l)."""
+        logits = self.class_aware_logits(h, output).double()
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return torch.log_softmax(logits, dim=1).amax(dim=1)
+
     def stem(self) -> nn.Module | None:
         """The part before attention, which MHIM's student takes from its teacher."""
         return None

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from .build import build_miner
 from .masks import MaskedBag, MaskRatios, mask_instances
-from .mhim import Lesson, Miner, build_miner, consistency_loss, cosine_schedule, ema_update
+from .mhim import Lesson, MhimMiner, Miner, consistency_loss, cosine_schedule, ema_update
+from .mhim2 import Mhim2Miner, class_aware_score
+from .recycle import RecycleNetwork
 
 __all__ = [
     "Lesson",
     "MaskRatios",
     "MaskedBag",
+    "Mhim2Miner",
+    "MhimMiner",
     "Miner",
+    "RecycleNetwork",
     "build_miner",
+    "class_aware_score",
     "consistency_loss",
     "cosine_schedule",
     "ema_update",

@@ -125,9 +125,7 @@ def mask_instances(
             high = high[draw(len(high))[:count]]
     masks = [high, low, random]
     if labels is not None:
-        known = labels.to(device)
-        masks = [mask[known[mask] != 1] for mask in masks]
-        masks = _keep_one(scores, masks, known == 0)
+        masks = spare(scores, masks, labels)
     masks = _keep_one(scores, masks, torch.ones(n, dtype=torch.bool, device=device))
     return MaskedBag(_is_in(masks, n).logical_not_().nonzero()[:, 0], *(mask.sort().values for mask in masks))
 
@@ -151,6 +149,12 @@ def extreme(scores: Tensor, k: int, fusion: str, largest: bool) -> Tensor:
     return by_mean[votes[by_mean].argsort(descending=True, stable=True)][:k]
 
 
+def spare(scores: Tensor, masks: list[Tensor], labels: Tensor) -> list[Tensor]:
+    """Masks, the high one first, less what labels (N,) need; see `mask_instances`."""
+    known = labels.to(scores.device)
+    return _keep_one(scores, [mask[known[mask] != 1] for mask in masks], known == 0)
+
+
 def _is_in(masks: Sequence[Tensor], n: int) -> Tensor:
     """(n,) of bool: whether a patch is in any of the masks."""
     masked = torch.zeros(n, dtype=torch.bool, device=masks[0].device)
@@ -160,7 +164,7 @@ def _is_in(masks: Sequence[Tensor], n: int) -> Tensor:
 
 
 def _keep_one(scores: Tensor, masks: list[Tensor], wanted: Tensor) -> list[Tensor]:
-    """The masks (high, low, random), less one patch where they hide everything that is wanted (N,).
+    """The masks, the high one first, less one patch where they hide everything that is wanted (N,).
 
     It is the highest-scored of those that the high mask does not hide; else the lowest-scored.
     """

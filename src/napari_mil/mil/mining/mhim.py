@@ -37,8 +37,12 @@ def consistency_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1)
 @torch.no_grad()
 def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """t ← m t + (1 − m) s for every parameter; buffers are copied."""
-    for t, s in zip(teacher.parameters(), student.parameters(), strict=True):
-        t.mul_(momentum).add_(s, alpha=1 - momentum)
+    ours: list[Tensor] = list(teacher.parameters())
+    theirs: list[Tensor] = list(student.parameters())
+    if len(ours) != len(theirs):
+        raise MethodError(f"A teacher of {len(ours)} parameters cannot follow a student of {len(theirs)}.")
+    if momentum < 1:
+        torch._foreach_lerp_(ours, theirs, 1 - momentum)
     for kept, copied in zip(teacher.buffers(), student.buffers(), strict=True):
         kept.copy_(copied)
 
@@ -60,11 +64,11 @@ class Lesson(NamedTuple):
 
 
 class Miner(nn.Module):
-    """Teacher and masks of one training.
+    """Teacher of one training, and what it hides from the student; base of both versions.
 
     Parameters
     ----------
-    config : MhimMining
+    config : MhimMining or Mhim2Mining
     student : Aggregator
         With `student_init="stem"` and given weights, it takes its stem from them.
     steps : int
@@ -74,7 +78,11 @@ class Miner(nn.Module):
     """
 
     def __init__(
-        self, config: MhimMining, student: Aggregator, steps: int, weights: Mapping[str, Tensor] | None = None
+        self,
+        config: MhimMining | Mhim2Mining,
+        student: Aggregator,
+        steps: int,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -92,12 +100,6 @@ class Miner(nn.Module):
         """Parameters that the optimiser moves beside the student's."""
         return []
 
-    def ratios(self, step: int) -> MaskRatios:
-        """Masks of bag number `step`; only β_h decays: β_h(t) = β_h0/2 · (1 + cos(π t/T))."""
-        c = self.config
-        high = cosine_schedule(c.high, 0.0, step, self.steps) if c.high_decay == "cosine" else c.high
-        return MaskRatios(high=high, low=c.low, random=c.random, high_random=c.high_random)
-
     def momentum(self, step: int) -> float:
         """m of the teacher after bag number `step`."""
         c = self.config
@@ -105,44 +107,62 @@ class Miner(nn.Module):
             return c.momentum
         return cosine_schedule(c.momentum, 1.0, step, self.steps)
 
-    @torch.no_grad()
-    def mask(
-        self, x: Tensor, step: int, generator: torch.Generator, labels: Tensor | None = None
-    ) -> tuple[MaskedBag, Tensor]:
-        """The teacher sees the whole bag x (N, D): patches to keep, and its bag embedding."""
-        output = self.teacher(x)
-        ranked = self.teacher.mining_scores(output)
-        masked = mask_instances(
-            ranked, self.ratios(step), fusion=self.config.fusion, generator=generator, labels=labels
-        )
-        return masked, output.embedding
-
     def teach(
-        self, student: Aggregator, x: Tensor, step: int, generator: torch.Generator, labels: Tensor | None = None
+        self, student: Aggregator, x: Tensor, step: int, draws: torch.Generator, labels: Tensor | None = None
     ) -> Lesson:
         """Hide patches of the bag x (N, D), show the student the others.
 
+        No paper joins mining with outlines. Here the teacher chooses as if there were none, and then patches of
+        label 1 leave every mask; where all patches of label 0 are hidden, the easiest mask gives its highest-scored
+        one back. The losses of outlines are those of the patches that are left: rank induction orders all pairs among
+        them, and attention induction's target sums to one over them. So no pair is lost for want of a lesion patch,
+        while most of the others, the rank loss's many partners, are hidden as in mining alone.
+
         Parameters
         ----------
+        student : Aggregator
+        x : (N, D) tensor
+        step : int
+            Number of the bag: t of the schedules.
+        draws : torch.Generator
+            CPU generator of the masks.
         labels : (N,) tensor or None
-            Patch labels that a loss needs: patches of label 1 are never hidden, and one of label 0 is always left.
+            Patch labels that a loss needs (`mining.spare_lesions`).
         """
-        masked, embedding = self.mask(x, step, generator, labels)
-        # kept rows are gathered before the stem: the same numbers for less work
-        return Lesson(student(x[masked.kept]), masked.kept, embedding)
+        raise NotImplementedError
 
     def follow(self, student: Aggregator, step: int) -> None:
         """After an optimiser step at bag number `step`."""
         ema_update(self.teacher, student, self.momentum(step))
 
 
-def build_miner(
-    config: MhimMining | Mhim2Mining, student: Aggregator, steps: int, weights: Mapping[str, Tensor] | None = None
-) -> Miner:
-    """The miner of a method's settings; see `Miner`."""
-    if config.kind == "mhim2":
-        raise NotImplementedError
-    return Miner(config, student, steps, weights)
+class MhimMiner(Miner):
+    """MHIM-MIL (Tang et al. 2023): hides the highest, the lowest and random patches by the teacher's attention."""
+
+    config: MhimMining
+
+    def ratios(self, step: int) -> MaskRatios:
+        """Masks of bag number `step`; only β_h decays: β_h(t) = β_h0/2 · (1 + cos(π t/T))."""
+        c = self.config
+        high = cosine_schedule(c.high, 0.0, step, self.steps) if c.high_decay == "cosine" else c.high
+        return MaskRatios(high=high, low=c.low, random=c.random, high_random=c.high_random)
+
+    @torch.no_grad()
+    def mask(
+        self, x: Tensor, step: int, draws: torch.Generator, labels: Tensor | None = None
+    ) -> tuple[MaskedBag, Tensor]:
+        """The teacher sees the whole bag x (N, D): patches to keep, and its bag embedding."""
+        output = self.teacher(x)
+        ranked = self.teacher.mining_scores(output)
+        masked = mask_instances(ranked, self.ratios(step), fusion=self.config.fusion, generator=draws, labels=labels)
+        return masked, output.embedding
+
+    def teach(
+        self, student: Aggregator, x: Tensor, step: int, draws: torch.Generator, labels: Tensor | None = None
+    ) -> Lesson:
+        masked, embedding = self.mask(x, step, draws, labels)
+        # kept rows are gathered before the stem: the same numbers for less work
+        return Lesson(student(x[masked.kept]), masked.kept, embedding)
 
 
 def _load_teacher(teacher: nn.Module, weights: Mapping[str, Tensor]) -> None:
