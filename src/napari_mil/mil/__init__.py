@@ -13,9 +13,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bag": ["Bag"],
+        "bag": ["Bag", "patient_bags"],
         "records": ["EpochReport", "Prediction"],
-        "metrics": ["auroc"],
+        "metrics": ["auroc", "balanced_accuracy", "c_index"],
         "method": ["Method"],
         "presets": ["PresetInfo"],
         "checkpoint": ["Run"],
@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "mining": ["MaskRatios", "MaskedBag", "mask_instances", "consistency_loss", "ema_update", "cosine_schedule"],
         "mining.hard_negative": ["hard_negatives", "hard_negative_bags"],
+        "survival": ["survival_bins", "survival_nll"],
         "convert": ["convert_state_dict"],
     },
 )
@@ -42,11 +43,14 @@ if TYPE_CHECKING:
     from .aggregators import build_aggregator as build_aggregator
     from .aggregators import threshold_attention as threshold_attention
     from .bag import Bag as Bag
+    from .bag import patient_bags as patient_bags
     from .checkpoint import Run as Run
     from .convert import convert_state_dict as convert_state_dict
     from .fit import fit as fit
     from .method import Method as Method
     from .metrics import auroc as auroc
+    from .metrics import balanced_accuracy as balanced_accuracy
+    from .metrics import c_index as c_index
     from .mining import MaskedBag as MaskedBag
     from .mining import MaskRatios as MaskRatios
     from .mining import consistency_loss as consistency_loss
@@ -65,3 +69,5 @@ if TYPE_CHECKING:
     from .supervision import instance_bce_loss as instance_bce_loss
     from .supervision import rank_loss as rank_loss
     from .supervision import shuffle_labels as shuffle_labels
+    from .survival import survival_bins as survival_bins
+    from .survival import survival_nll as survival_nll
