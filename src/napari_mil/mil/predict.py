@@ -9,7 +9,7 @@ from torch import Tensor
 
 from napari_mil.errors import TrainingError
 
-from .aggregators import Aggregator, BagOutput
+from .aggregators import Aggregator
 from .bag import Bag
 from .checkpoint import Run
 from .configs import InstanceSupervision, SurvivalTask
@@ -52,12 +52,12 @@ def predict(run: Run, bag: Bag, *, device: str = "cpu", model: Aggregator | None
         column = None if survival else 1 if run.n_classes == 2 else int(p.argmax())
         attention = _of_class(output.attention, column)
         scores = _of_class(output.scores, column)
-        each = network.instance_logits(x)  # (N, C) or None
-        contribution = None if each is None else _contribution(output, each, column)
+        terms = network.contributions(x, output)  # (N, C) or None
+        contribution = None if terms is None else _contribution(terms, output.logits, column)
         own = None if survival else network.instance_probabilities(x)  # (N, n_classes) or None
         by_itself = None if own is None else own[:, column]
         if isinstance(run.method.supervision, InstanceSupervision):
-            by_itself = torch.sigmoid(scores)
+            by_itself = torch.sigmoid(_of_lesion(output.scores, column))
         return Prediction(
             slide_id=bag.slide_id,
             logits=_array(output.logits),
@@ -78,12 +78,9 @@ def _of_class(values: Tensor, column: int | None) -> Tensor:
     return values.mean(dim=1) if column is None else values[:, min(column, values.shape[1] - 1)]
 
 
-def _contribution(output: BagOutput, each: Tensor, column: int | None) -> Tensor:
+def _contribution(terms: Tensor, logits: Tensor, column: int | None) -> Tensor:
     """What each patch adds to the logit of the class, (N,); None: to the risk of survival, to first order."""
-    if column is not None:
-        return _of_class(output.attention, column) * _towards(each, column)
-    attention = output.attention if output.attention.ndim == 2 else output.attention[:, None]  # (N, 1 or n_bins)
-    return (attention * each) @ risk_gradient(output.logits)
+    return terms @ risk_gradient(logits) if column is None else _towards(terms, column)
 
 
 def _towards(logits: Tensor, column: int) -> Tensor:
@@ -91,6 +88,13 @@ def _towards(logits: Tensor, column: int) -> Tensor:
     if logits.shape[1] == 1:
         return logits[:, 0]
     return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, column]
+
+
+def _of_lesion(scores: Tensor, column: int | None) -> Tensor:
+    """Score (N,) of being a lesion: of the predicted class's, or of any where that is the class without lesions."""
+    if scores.ndim == 2 and scores.shape[1] > 2 and column == 0:
+        return scores[:, 1:].amax(dim=1)
+    return _of_class(scores, column)
 
 
 def _array(values: Tensor) -> npt.NDArray[np.float32]:
