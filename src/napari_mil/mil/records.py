@@ -110,6 +110,26 @@ class Prediction:
         Survival: −Σ S_k, the higher, the sooner the event is expected.
     survival : (n_bins,) array of float32 or None
         Survival: S_k, the chance to outlive each bin of `Run.time_edges`.
+
+    Notes
+    -----
+    Scores and attention per class (DSMIL, CLAM-MB) are those of the positive (predicted) class. What is meant by
+    contribution and instance probability:
+
+    =================  ===============================================  ==============================================
+    model              contribution, summing up to                      instance probability
+    =================  ===============================================  ==============================================
+    AB-MIL             a_k (W h_k + b): the logit                       the slide's classifier asked about h_k
+    mean               (W h_k + b)/N: the logit                         the same classifier, of h_k
+    max                W h_k + b of the one patch that speaks           the same classifier, of h_k
+    patch classifier   1/k of each of the k highest logits: the logit   the classifier, of x_k
+    DSMIL              terms of both streams: the mean of their logits  the instance logits c_k
+    TransMIL           none: layers between patches and logits          none
+    CLAM-SB, CLAM-MB   a_k (W h_k + b): the logit                       "in" by the class's instance classifier
+    DTFD-MIL           tier 2, 0 for what is not distilled: the logit   class activation softmax_c(W₁ a_k h_k) of tier 1
+    =================  ===============================================  ==============================================
+
+    Trained with the patch loss (`instance_bce`), every model's instance probability is σ(score).
     """
 
     slide_id: str
