@@ -38,7 +38,7 @@ from .configs import (
     TrainingConfig,
     TransMilConfig,
 )
-from .presets import PRESETS, PresetInfo
+from .presets import ABLATIONS, PRESETS, PresetInfo
 
 if TYPE_CHECKING:
     from .aggregators import Aggregator
@@ -166,7 +166,10 @@ class Method(Config):
     # ------------------------------------------------------------------------------------------------- presets
     @classmethod
     def preset(cls, name: str) -> Method:
-        """A method of the papers, or a control, by name (`Method.presets()` lists them)."""
+        """A method of the papers, a control (`Method.presets()` lists them) or a row of an ablation, by name."""
+        if name in ABLATIONS:
+            preset, settings = ABLATIONS[name]
+            return cls.preset(preset).with_settings(settings).model_copy(update={"name": name})
         if name not in PRESETS:
             raise MethodError(f"There is no preset {name!r}{_close(name, PRESETS)}. Presets: {', '.join(PRESETS)}.")
         return cls.model_validate({"name": name, **PRESETS[name][0]})
