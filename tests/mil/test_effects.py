@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from napari_mil.mil import Method, fit, predict
+from napari_mil.mil import Bag, Method, fit, predict
 
 from .conftest import finish, make_bags, quick
 
@@ -21,6 +22,7 @@ COMMON = {
     "training.sampler": "balanced",
     "task.class_weight": 3.0,
     "task.classes": ["benign", "malignant"],
+    "task.bags": "patient",
 }
 LESIONS = {"supervision.weight": 0.5, "supervision.shuffle_labels": True}
 ATTENTION = {"aggregator.threshold": 0.8, "aggregator.temperature": 0.5}
@@ -87,13 +89,26 @@ FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, setti
         "mining.teacher": "BASELINE",
     }),
     ("mhim_abmil_c16", {"mining.teacher": "BASELINE"}, {"mining.student_init": "none"}),
+    ("rank_induction", {"training.learning_rate": 0.003}, {"training.monitor": "val_balanced_accuracy"}),
+    ("ab_mil", {"task.kind": "survival"}, {"task.n_bins": 3, "task.bags": "slide", "training.sampler": "in_order"}),
+    ("ab_mil", {"task.kind": "survival", **LONG, "training.learning_rate": 0.03}, {"training.monitor": "val_c_index"}),
 ]  # fmt: skip
 CASES = [(preset, base, key, value) for preset, base, flips in FLIPS for key, value in flips.items()]
+
+
+def with_cases(bags: list[Bag]) -> list[Bag]:
+    """Two slides of each patient, with the patient's time of the event."""
+    cases = [(index // 4, bag.label) for index, bag in enumerate(bags)]
+    return [
+        replace(bag, patient_id=f"{bag.slide_id[0]}-{who}-{label}", time=float(30 * who + 10 * (1 - label)), event=True)
+        for bag, (who, label) in zip(bags, cases, strict=True)
+    ]
 
 
 def fingerprint(method: Method) -> list:
     """Everything that a person could tell a run by."""
     train, validation = make_bags(7, seed=1, prefix="t", size=20), make_bags(4, seed=2, prefix="v")
+    train, validation = with_cases(train), with_cases(validation)
     reports, run = finish(fit(method, train, validation))
     facts = [(r.train_loss, r.val_loss, r.val_auroc, tuple(r.parts.values())) for r in reports]
     prediction = predict(run, validation[1])

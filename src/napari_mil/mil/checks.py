@@ -38,7 +38,7 @@ def check_bags(method: Method, train: Sequence[Bag], validation: Sequence[Bag]) 
             needed = "slides with time and event" if survival else "at least one slide of each class"
             raise TrainingError(f"There is no {role} slide with features; give {needed} the role {role}.")
         if survival:
-            _check_times(bags, role)
+            _check_times(method, bags, role)
         else:
             _check_labels(method, bags, role)
     _check_sizes([*train, *validation])
@@ -60,11 +60,11 @@ def names(bags: Sequence[Bag], most: int = 5) -> str:
 
 
 def _check_labels(method: Method, bags: Sequence[Bag], role: str) -> None:
-    classes = method.task.classes
+    classes, unit = method.task.classes, method.task.bags
     missing = [bag for bag in bags if bag.label is None]
     if missing:
         raise TrainingError(
-            f"{len(missing)} of {len(bags)} {role} slides have no label ({names(missing)}); "
+            f"{len(missing)} of {len(bags)} {role} {unit}s have no label ({names(missing)}); "
             "label them, or take them out."
         )
     for bag in bags:
@@ -78,20 +78,20 @@ def _check_labels(method: Method, bags: Sequence[Bag], role: str) -> None:
     if len(present) == 1:
         only = classes[next(index for index in present if index is not None)]
         raise TrainingError(
-            f"All {len(bags)} {role} slides are {only}; training needs slides of another class there, too "
+            f"All {len(bags)} {role} {unit}s are {only}; training needs {unit}s of another class there, too "
             f"({', '.join(absent)})."
         )
     if absent and role == "training":
         raise TrainingError(
-            f"No training slide is {absent[0]}; give one that role, or leave the class out of the task."
+            f"No training {unit} is {absent[0]}; give one that role, or leave the class out of the task."
         )
 
 
-def _check_times(bags: Sequence[Bag], role: str) -> None:
+def _check_times(method: Method, bags: Sequence[Bag], role: str) -> None:
     missing = [bag for bag in bags if bag.time is None or bag.event is None]
     if missing:
         raise TrainingError(
-            f"Survival needs time and event, which {len(missing)} of {len(bags)} {role} slides or patients lack "
+            f"Survival needs time and event, which {len(missing)} of {len(bags)} {role} {method.task.bags}s lack "
             f"({names(missing)}); fill in the columns time and event (1 seen, 0 not seen), or take them out."
         )
     for bag in bags:
@@ -126,15 +126,15 @@ def _check_apart(train: Sequence[Bag], validation: Sequence[Bag]) -> None:
 
 def _few_in_validation(method: Method, validation: Sequence[Bag]) -> list[str]:
     counts = Counter(bag.label for bag in validation)
-    classes = method.task.classes
+    classes, unit = method.task.classes, method.task.bags
     watched = [1] if isinstance(method.task, BinaryTask) else range(len(classes))
     notes = []
     for index in watched:
         if counts[index] < FEW:
-            slides = "1 slide" if counts[index] == 1 else f"{counts[index]} slides"
+            slides = f"1 {unit}" if counts[index] == 1 else f"{counts[index]} {unit}s"
             notes.append(
                 f"Validation holds only {slides} of class {classes[index]}: with fewer than {FEW}, its AUROC and the "
-                "choice of the best epoch are mostly chance. Add slides, or read them with care."
+                f"choice of the best epoch are mostly chance. Add {unit}s, or read them with care."
             )
     return notes
 
@@ -164,7 +164,7 @@ def _check_lesions(method: Method, train: Sequence[Bag]) -> list[str]:
     survival = isinstance(method.task, SurvivalTask)  # any slide may have lesions, labelled or not
     positives = [bag for bag in train if (bag.label != 0 if survival else bag.label)]
     with_lesion = [bag for bag in positives if bag.patch_labels is not None and (bag.patch_labels == 1).any()]
-    which = "training slides" if survival else "positive training slides"
+    which = f"{'' if survival else 'positive '}training {method.task.bags}s"
     title = {"rank": "Rank induction", "attention": "Attention induction"}.get(supervision.kind, "The patch loss")
     if not with_lesion:
         raise TrainingError(
@@ -191,7 +191,7 @@ def _check_lesions(method: Method, train: Sequence[Bag]) -> list[str]:
             )
         if no_pair:
             notes.append(
-                f"{len(no_pair)} of {len(with_lesion)} outlined slides have no patch known to be free of lesion, so "
-                f"their outlines teach nothing: {names(no_pair)}. To use them, {advice}."
+                f"{len(no_pair)} of {len(with_lesion)} outlined {method.task.bags}s have no patch known to be free "
+                f"of lesion, so their outlines teach nothing: {names(no_pair)}. To use them, {advice}."
             )
     return notes
