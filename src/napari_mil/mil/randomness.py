@@ -27,21 +27,21 @@ class Randomness:
         self.device = device
         self.order = torch.Generator().manual_seed(seed)
         self.draws = torch.Generator().manual_seed(seed + 1_000_003)
-        caller = self._global_states()
+        caller = random_states(self.device)
         torch.manual_seed(seed)  # first weights, dropout
-        self._states = self._global_states()
-        self._set_global(caller)
+        self._states = random_states(self.device)
+        set_random_states(caller, self.device)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Our torch generators (dropout, first weights) instead of the caller's, and back."""
-        caller = self._global_states()
-        self._set_global(self._states)
+        caller = random_states(self.device)
+        set_random_states(self._states, self.device)
         try:
             yield
         finally:
-            self._states = self._global_states()
-            self._set_global(caller)
+            self._states = random_states(self.device)
+            set_random_states(caller, self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """State of all generators, as uint8 tensors."""
@@ -53,17 +53,21 @@ class Randomness:
         self.draws.set_state(state["draws"])
         self._states.update({key: state[key] for key in self._states if key in state})
 
-    def _global_states(self) -> dict[str, Tensor]:
-        states = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.device)
-        elif self.device.type == "mps":
-            states["mps"] = torch.mps.get_rng_state()
-        return states
 
-    def _set_global(self, states: Mapping[str, Tensor]) -> None:
-        torch.set_rng_state(states["cpu"])
-        if "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], self.device)
-        if "mps" in states:
-            torch.mps.set_rng_state(states["mps"])
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """States of the global generators that work on a device draws from: the CPU's, and its own."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put back what `random_states` found."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

@@ -191,10 +191,6 @@ class StemAttention(AttentionPooling):
         z = self.weigh(a) @ h  # (D',)
         return BagOutput(self.classifier(z), s, a, z)
 
-    def weigh(self, attention: Tensor) -> Tensor:
-        """What patches are added up with, (N,): attention, unless a variant weighs it."""
-        return attention
-
     def contributions(self, x: Tensor, output: BagOutput) -> Tensor:
         return self.weigh(output.attention)[:, None] * self.instance_logits(x)
 
