@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 
 import pytest
@@ -9,10 +11,14 @@ from pydantic import BaseModel
 
 from napari_mil.errors import MethodError
 from napari_mil.mil import Method, aggregator_names, build_aggregator
-from napari_mil.mil.configs import AbMilConfig, AbMilMhimConfig, AbMilRankConfig, MaxConfig, MeanConfig
+from napari_mil.mil.aggregators.registry import _CLASSES
+from napari_mil.mil.configs import CustomAggregatorConfig
+from napari_mil.mil.method import models_of
+from napari_mil.mil.plugins import BUILT_IN
 from napari_mil.mil.presets import RECOMMENDED
 
 PRESETS = list(Method.presets())
+AGGREGATORS = [config for config in models_of("aggregator") if config is not CustomAggregatorConfig]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -60,21 +66,28 @@ class TestNetworks:
             ("ab_mil_rank", {}, 527_618),
             ("ab_mil_mhim", {}, 591_490),
             ("ab_mil_mhim", {"gated": True}, 657_026),
+            ("dsmil", {}, 872_708),
+            ("clam_sb", {}, 788_739 + 2 * 1_026),
+            ("clam_mb", {}, 788_996 + 2 * 1_026),
+            ("clam_mb", {"instance_weight": 0.0}, 788_996),
+            ("dtfd", {}, 789_254 + 512),  # the authors' stem has no bias
         ],
     )
     def test_number_of_parameters(self, name: str, options: dict, count: int) -> None:
         model = build_aggregator(name, 1024, 2, **options)
         assert sum(p.numel() for p in model.parameters()) == count
 
-    @pytest.mark.parametrize("config", [AbMilConfig, AbMilMhimConfig, AbMilRankConfig, MeanConfig, MaxConfig])
+    @pytest.mark.parametrize("config", AGGREGATORS, ids=[config.__name__ for config in AGGREGATORS])
     def test_settings_are_the_networks_options(self, config: type[BaseModel]) -> None:
-        import inspect
-
-        from napari_mil.mil.aggregators.registry import _CLASSES
-
-        parameters = inspect.signature(_CLASSES[config().name]).parameters
+        module, name = _CLASSES[config().name]
+        network = getattr(importlib.import_module(f"napari_mil.mil.aggregators{module}"), name)
+        parameters = inspect.signature(network).parameters
         defaults = {key: p.default for key, p in parameters.items() if key not in ("in_dim", "n_classes")}
         assert config().options() == defaults
+
+    def test_every_aggregator_has_settings(self) -> None:
+        names = {config().name for config in AGGREGATORS}
+        assert names == set(_CLASSES) == set(BUILT_IN)
 
     def test_unknown(self) -> None:
         with pytest.raises(MethodError, match=r"no aggregator 'abmil'; expected one of ab_mil,"):
@@ -179,7 +192,7 @@ class TestSenselessCombinations:
         with pytest.raises(MethodError, match="Attention induction needs attention"):
             Method(aggregator="patch_classifier", supervision="attention")
         for name in ("mean", "max", "patch_classifier"):
-            with pytest.raises(MethodError, match="MHIM masks by the teacher's attention"):
+            with pytest.raises(MethodError, match="MHIM goes by attention"):
                 Method(aggregator=name, mining="mhim")
 
     def test_nothing_to_do(self) -> None:
