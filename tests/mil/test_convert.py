@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,25 +12,87 @@ import torch
 
 from napari_mil.errors import MethodError
 from napari_mil.mil import auroc, build_aggregator, convert_state_dict
+from napari_mil.mil.convert import read_published
 from napari_mil.mil.metrics import multiclass_auroc
 
 from .conftest import load_golden
 
 
-@pytest.mark.parametrize(
-    ("file", "prefix", "source"), [("rank.npz", "small.sd.", "rank_induction"), ("mhim_train.npz", "w0/", "mhim_v1")]
-)
-def test_published_weights_load_strictly(file: str, prefix: str, source: str) -> None:
-    published = {k[len(prefix) :]: torch.from_numpy(v) for k, v in load_golden(file).items() if k.startswith(prefix)}
-    name, options, state = convert_state_dict(published, source)
-    in_dim = {"rank_induction": 48, "mhim_v1": 40}[source]
-    build_aggregator(name, in_dim, 2, **options).load_state_dict(state, strict=True)
-    with pytest.raises(MethodError, match=r"missing .*unknown nothing"):
-        convert_state_dict(dict(list(published.items())[1:]), source)
-    with pytest.raises(MethodError, match=r"missing nothing; unknown layer1.norm.weight"):
-        convert_state_dict({**published, "layer1.norm.weight": torch.ones(1)}, source)
+def published(file: str, prefix: str) -> dict[str, torch.Tensor]:
+    return {k[len(prefix) :]: torch.from_numpy(v) for k, v in load_golden(file).items() if k.startswith(prefix)}
+
+
+def gated() -> dict[str, torch.Tensor]:
+    plain = published("mhim_train.npz", "w0/")
+    inner = {"a.0": (128, 64), "b.0": (128, 64), "c": (1, 128)}
+    kept = {key: value for key, value in plain.items() if ".attention." not in key}
+    return kept | {f"online_encoder.attention.attention_{key}.weight": torch.randn(s) for key, s in inner.items()}
+
+
+def dsmil(stem: str = "patch_to_emb.0", classes: int = 2) -> dict[str, torch.Tensor]:
+    d, q = 16, 6
+    sizes = {stem: (d, 40), "predictor": (classes, d), "online_encoder.i_classifier.0": (classes, d)}
+    inner = {"q.0": (q, d), "q.2": (q, q), "v.1": (d, d), "fcc": (classes, classes, d)}
+    sizes |= {f"online_encoder.b_classifier.{key}": size for key, size in inner.items()}
+    state = {f"{key}.weight": torch.randn(size) for key, size in sizes.items()}
+    return state | {f"{key}.bias": torch.randn(size[0]) for key, size in sizes.items()}
+
+
+CHECKPOINTS = {
+    "rank induction": (lambda: published("rank.npz", "small.sd."), "rank_induction", "ab_mil_rank", {"hidden": 16}),
+    "AB-MIL": (lambda: published("mhim_train.npz", "w0/"), "mhim_v1", "ab_mil_mhim", {"gated": False}),
+    "gated": (gated, "mhim_v1", "ab_mil_mhim", {"gated": True}),
+    "DSMIL": (dsmil, "mhim_v1", "dsmil", {"query_dim": 6, "fusion": "probabilities", "activation": "relu"}),
+    "AB-MIL 2": (lambda: published("mhim2_train.npz", "w0/"), "mhim_v2", "ab_mil_mhim", {"activation": "gelu"}),
+    "DSMIL 2": (lambda: dsmil("feature.0", 3), "mhim_v2", "dsmil", {"fusion": "logits", "activation": "gelu"}),
+}
+
+
+@pytest.mark.parametrize("which", CHECKPOINTS)
+def test_published_weights_load_strictly(which: str) -> None:
+    make, source, aggregator, said = CHECKPOINTS[which]
+    checkpoint = make()
+    name, options, state = convert_state_dict(checkpoint, source)
+    assert name == aggregator
+    assert said.items() <= options.items()
+    classes = max(2, len(state.get("classifier.weight", state.get("instance_classifier.weight"))))
+    in_dim = 48 if source == "rank_induction" else 40
+    build_aggregator(name, in_dim, classes, **options).load_state_dict(state, strict=True)
+    needed = next(key for key in checkpoint if not key.startswith(("merge.", "predictor.")))
+    with pytest.raises(MethodError, match=f"missing {needed}; unknown nothing"):
+        convert_state_dict({key: value for key, value in checkpoint.items() if key != needed}, source)
+    with pytest.raises(MethodError, match=r"missing nothing; unknown layer1.norm.weight, extra"):
+        convert_state_dict({**checkpoint, "layer1.norm.weight": torch.ones(1), "extra": torch.ones(1)}, source)
     with pytest.raises(MethodError, match="no published source 'clam'"):
-        convert_state_dict(published, "clam")
+        convert_state_dict(checkpoint, "clam")
+
+
+def test_version_1_has_no_recycle_network() -> None:
+    with pytest.raises(MethodError, match=r"unknown merge.norm.weight"):
+        convert_state_dict({**dsmil(), "merge.norm.weight": torch.ones(16)}, "mhim_v1")
+
+
+class TestReadPublished:
+    def test_weights(self, tmp_path: Path) -> None:
+        state = dsmil()
+        torch.save(state, tmp_path / "plain.pt")
+        torch.save({"epoch": 3, "model": state}, tmp_path / "nested.pt")
+        for name in ("plain.pt", "nested.pt"):
+            read = read_published(tmp_path / name)
+            assert read.keys() == state.keys()
+            assert all(torch.equal(read[key], state[key]) for key in state)
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        with pytest.raises(MethodError, match="There is no file"):
+            read_published(tmp_path / "none.pt")
+        torch.save(torch.nn.Linear(2, 1), tmp_path / "whole.pt")
+        (tmp_path / "text.pt").write_text("no weights")
+        for name in ("whole.pt", "text.pt"):
+            with pytest.raises(MethodError, match="cannot be read as weights alone"):
+                read_published(tmp_path / name)
+        torch.save({"epoch": 3}, tmp_path / "facts.pt")
+        with pytest.raises(MethodError, match="holds no state dict"):
+            read_published(tmp_path / "facts.pt")
 
 
 class TestAuroc:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
 from napari_mil.mil import (
     Bag,
+    BagOutput,
     MaskRatios,
     Method,
     build_aggregator,
@@ -17,7 +20,7 @@ from napari_mil.mil import (
     mask_instances,
 )
 from napari_mil.mil.learner import Learner, build_optimizer
-from napari_mil.mil.mining import MhimMiner
+from napari_mil.mil.mining import Mhim2Miner, MhimMiner, RecycleNetwork, class_aware_score
 from napari_mil.mil.mining.masks import extreme
 from napari_mil.mil.objective import Objective
 
@@ -27,16 +30,17 @@ MASKS = load_golden("mhim_masks.npz")
 CONFIGS = sorted(key.removesuffix("/cfg") for key in MASKS if key.endswith("/cfg"))
 
 
-def state(golden: dict[str, np.ndarray], prefix: str) -> tuple[str, dict, dict[str, torch.Tensor]]:
+def state(golden: dict[str, np.ndarray], prefix: str, source: str = "mhim_v1") -> dict[str, torch.Tensor]:
     published = {key[len(prefix) :]: torch.from_numpy(v) for key, v in golden.items() if key.startswith(prefix)}
-    return convert_state_dict(published, "mhim_v1")
+    return convert_state_dict(published, source)[2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_forward_at_full_size(shared_data, dtype: torch.dtype) -> None:
     with np.load(shared_data / "golden" / "mhim_golden_v1_fwd_attn.npz") as file:
         g = {key: file[key] for key in file.files}
-    name, options, weights = state(g, "w/")
+    published = {key[2:]: torch.from_numpy(v) for key, v in g.items() if key.startswith("w/")}
+    name, options, weights = convert_state_dict(published, "mhim_v1")
     model = build_aggregator(name, 1024, 2, **options)
     assert sum(p.numel() for p in model.parameters()) == 591_490
     model.load_state_dict(weights)
@@ -120,12 +124,24 @@ class TestLossesAndSchedules:
         np.testing.assert_allclose(v2, LOSSES["sched/lr_v2_epoch"], rtol=1e-9)
 
 
-def test_three_whole_training_steps() -> None:
+def close(got: object, wanted: np.ndarray) -> None:
+    """float64 on both sides; long arrays are kept as every eighth row."""
+    got = got.detach().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
+    if got.ndim > 1 and len(got) != len(wanted):
+        got = got[::8]
+    np.testing.assert_allclose(np.squeeze(got), np.squeeze(wanted), rtol=1e-9, atol=1e-11)
+
+
+STEPS = {"mhim_train.npz": {"name": "ab_mil_mhim", "stem_dim": 64}}
+
+
+@pytest.mark.parametrize("file", STEPS)
+def test_three_whole_training_steps(file: str) -> None:
     """Teacher, mask, losses, gradients, Adam, EMA, and the prediction afterwards, in float64."""
-    g = load_golden("mhim_train.npz")
+    g = load_golden(file)
     random, low, high, high_random = (float(v) for v in g["mask_cfg_r_l_h_hr"])
     method = Method(
-        aggregator={"name": "ab_mil_mhim", "stem_dim": 64, "attention_dim": 128, "dropout": 0.0},
+        aggregator={**STEPS[file], "dropout": 0.0},
         mining={
             "kind": "mhim",
             "high": high,
@@ -140,38 +156,140 @@ def test_three_whole_training_steps() -> None:
         training={"learning_rate": float(g["lr"]), "weight_decay": float(g["weight_decay"]), "accumulate": 1},
     )
     model = method.build(40).double()
-    model.load_state_dict(state(g, "w0/")[2])
-    bags = [Bag(f"step{i}", g[f"step{i}/x"], None, int(g["label"])) for i in range(3)]
-    miner = MhimMiner(method.mining, model, steps=len(g["mrh_sche"]), weights=state(g, "t0/")[2])
+    model.load_state_dict(state(g, "w0/"))
+    bags = [Bag(f"step{i}", g[f"step{i}/x"].astype(np.float64), None, int(g["label"])) for i in range(3)]
+    miner = MhimMiner(method.mining, model, steps=len(g["mrh_sche"]), weights=state(g, "t0/"))
     learner = Learner(
         model, Objective(method, bags, 0), build_optimizer(method.training, model), torch.Generator(), miner
     )
     model.train()
-
-    def close(got: object, key: str) -> None:
-        got = got.detach().numpy() if isinstance(got, torch.Tensor) else got
-        np.testing.assert_allclose(got, np.squeeze(g[key]), rtol=1e-9, atol=1e-11)
-
     for i, bag in enumerate(bags):
-        close(miner.ratios(i).high, f"step{i}/mask_ratio_h")
-        whole = miner.teacher(bag.tensor(dtype=torch.float64))
-        close(whole.embedding, f"step{i}/teacher_feat")
-        close(whole.attention, f"step{i}/teacher_attn")
-        kept = miner.mask(bag.tensor(dtype=torch.float64), i, torch.Generator())[0].kept
+        close(miner.ratios(i).high, g[f"step{i}/mask_ratio_h"])
+        x = bag.tensor(dtype=torch.float64)
+        whole = miner.teacher(x)
+        close(whole.embedding, g[f"step{i}/teacher_feat"])
+        close(miner.teacher.mining_scores(whole), g[f"step{i}/teacher_attn"])
+        kept = miner.mask(x, i, torch.Generator())[0].kept
         published = g[f"step{i}/mask_ids"][: int(g[f"step{i}/len_keep"])]
         np.testing.assert_array_equal(kept, np.sort(published))
         loss = learner.loss(bag)
-        close(loss.parts["bag"], f"step{i}/ce")
-        close(loss.parts["consistency"], f"step{i}/con")
-        close(loss.total, f"step{i}/loss")
+        close(loss.parts["bag"], g[f"step{i}/ce"])
+        close(loss.parts["consistency"], g[f"step{i}/con"])
+        close(loss.total, g[f"step{i}/loss"])
         loss.total.backward()
-        _, _, gradients = state(g, f"step{i}/grad/")
+        gradients = state(g, f"step{i}/grad/")
         for name, p in model.named_parameters():
-            np.testing.assert_allclose(p.grad, gradients[name], rtol=1e-9, atol=1e-11)
+            close(p.grad, gradients[name].numpy())
         learner.bags_seen += 1
         learner.step()
     for network, prefix in ((model, "step2/w/"), (miner.teacher, "step2/t/")):
-        for name, wanted in state(g, prefix)[2].items():
-            np.testing.assert_allclose(network.state_dict()[name], wanted, rtol=1e-9, atol=1e-11)
+        for name, wanted in state(g, prefix).items():
+            close(network.state_dict()[name], wanted.numpy())
     last = model.eval()(bags[int(g["final/infer_x_is_step"])].tensor(dtype=torch.float64))
-    close(last.logits, "final/infer_logits")
+    close(last.logits, g["final/infer_logits"])
+
+
+RECYCLE = {"norm.weight", "norm.bias", "to_q.weight", "to_kv.weight", "to_out.weight", "to_out.bias"}
+
+
+def recycle_state(golden: dict[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:
+    """Of the recycle network; the published names are those of a wider module."""
+    merge = {k[len(prefix) :]: torch.from_numpy(v) for k, v in golden.items() if k.startswith(prefix)}
+    merge = {key.removeprefix("attn.").replace("to_out.0", "to_out"): value for key, value in merge.items()}
+    queries = {"queries": merge["global_q_mm"][0]} if "global_q_mm" in merge else {}
+    return {key: merge[key] for key in RECYCLE if key in merge} | queries
+
+
+class TestSecondVersion:
+    def test_two_whole_training_steps(self) -> None:
+        """Ranking, both masks, recycle network, queries, losses, gradients, Adam, EMA, in float64."""
+        g = load_golden("mhim2_train.npz")
+        method = Method(
+            aggregator={"name": "ab_mil_mhim", "stem_dim": 64, "dropout": 0.0, "activation": "gelu"},
+            mining={
+                "kind": "mhim2",
+                "high": float(g["mask_ratio_h"]),
+                "keep": float(g["merge_keep_ratio"]),
+                "queries": int(g["merge_k"]),
+                "query_momentum": float(g["merge_mm"]),
+                "recycle_dropout": 0.0,
+                "momentum": float(g["mm"]),
+                "consistency_weight": float(g["alpha"]),
+            },
+            task={"kind": "multiclass", "classes": ["a", "b", "c"]},
+            training={"learning_rate": float(g["lr"]), "weight_decay": float(g["weight_decay"]), "accumulate": 1},
+        )
+        model = method.build(40).double()
+        model.load_state_dict(state(g, "w0/", "mhim_v2"))
+        bags = [Bag(f"step{i}", g[f"step{i}/x"].astype(np.float64), None, int(g["label"])) for i in range(2)]
+        miner = Mhim2Miner(method.mining, model, steps=2, weights=state(g, "t0/", "mhim_v2"))
+        miner.recycle.load_state_dict(recycle_state(g, "w0/merge."))
+        learner = Learner(
+            model, Objective(method, bags, 0), build_optimizer(method.training, model, miner), torch.Generator(), miner
+        )
+        model.train()
+        for i, bag in enumerate(bags):
+            x, noise = bag.tensor(dtype=torch.float64), torch.from_numpy(g[f"step{i}/noise"])
+            score = class_aware_score(miner.teacher, x)
+            close(score.exp(), g[f"step{i}/score"])
+            found, embedding = miner.mask(x, torch.Generator(), noise=noise)
+            close(embedding, g[f"step{i}/teacher_feat"])
+            for ours, published in (("kept", "kept_after_random"), ("recycled", "recycled")):
+                np.testing.assert_array_equal(getattr(found, ours), np.sort(g[f"step{i}/{published}"]))
+            close(miner.recycle.queries, g[f"step{i}/global_q_before"])
+            close(miner.recycle(model.instances(x[found.recycled])), g[f"step{i}/grn_z"])
+            miner.mask = functools.partial(Mhim2Miner.mask, miner, noise=noise)
+            output = miner.teach(model, x, i, torch.Generator()).output
+            close(output.logits, g[f"step{i}/logits"])
+            assert len(output.scores) == len(output.attention) == len(found.kept)
+            miner.recycle.queries = torch.from_numpy(g[f"step{i}/global_q_before"]).double()
+            loss = learner.loss(bag)
+            del miner.mask
+            close(miner.recycle.queries, g[f"step{i}/global_q_after"])
+            close(loss.parts["bag"], g[f"step{i}/ce"])
+            close(loss.parts["consistency"], g[f"step{i}/con"])
+            close(loss.total, g[f"step{i}/loss"])
+            loss.total.backward()
+            gradients = state(g, f"step{i}/grad/", "mhim_v2")
+            for name, p in model.named_parameters():
+                close(p.grad, gradients[name].numpy())
+            gradients = recycle_state(g, f"step{i}/grad/merge.") | recycle_state(g, f"step{i}/grad_clean/merge.")
+            for name, p in miner.recycle.named_parameters():
+                close(p.grad, gradients[name].numpy())
+            # published: the queries moved before this gradient was taken, and the step went along what came of it
+            miner.recycle.norm.weight.grad = torch.from_numpy(g[f"step{i}/grad/merge.norm.weight"])
+            learner.bags_seen += 1
+            learner.step()
+        for network, prefix in ((model, "end/w/"), (miner.teacher, "end/t/")):
+            for name, wanted in state(g, prefix, "mhim_v2").items():
+                close(network.state_dict()[name], wanted.numpy())
+        for name, wanted in recycle_state(g, "end/w/merge.").items():
+            close(miner.recycle.state_dict()[name], wanted.numpy())
+        close(model.eval()(bags[1].tensor(dtype=torch.float64)).logits, g["end/infer_logits"])
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_recycle_network_at_full_size(self, shared_data, dtype: torch.dtype) -> None:
+        with np.load(shared_data / "golden" / "mhim_golden_v2_grn.npz") as file:
+            g = {key: file[key] for key in file.files}
+        network = RecycleNetwork(512)
+        assert sum(p.numel() for p in network.parameters()) == 1_050_112
+        network.load_state_dict(recycle_state(g, "w/"))
+        network.eval().to(dtype)
+        z = network(torch.from_numpy(g["x"]).to(dtype))
+        tolerance = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
+        np.testing.assert_allclose(z.detach(), g["z@f64"], **tolerance)
+        network.remember(z)
+        np.testing.assert_allclose(network.queries, g["q_after_one_ema@f64"], **tolerance)
+
+    def test_class_aware_score_at_full_size(self, shared_data) -> None:
+        with np.load(shared_data / "golden" / "mhim_golden_v2_score.npz") as file:
+            g = {key: file[key] for key in file.files}
+        model = build_aggregator("ab_mil_mhim", 512, 3, binary_head="two").double()
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(g["W"]))
+        h, a = (torch.from_numpy(g[key]).double() for key in "ha")
+        output = BagOutput(a[:3], a, a, h[0])
+        score = model.class_aware_score(h, output)
+        np.testing.assert_allclose(score.exp().detach(), g["score_abmil"], rtol=1e-6)
+        published = torch.from_numpy(g["score_abmil"])
+        assert (published[score.argsort()].diff() >= -1e-7).all()

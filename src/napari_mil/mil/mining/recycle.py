@@ -73,4 +73,4 @@ class RecycleNetwork(nn.Module):
     @torch.no_grad()
     def remember(self, z: Tensor) -> None:
         """Q ← m Q + (1 − m) z."""
-        self.queries.lerp_(z.to(self.queries), 1 - self.momentum)
+        self.queries = torch.lerp(self.queries, z.to(self.queries), 1 - self.momentum)  # the old ones: for backward
