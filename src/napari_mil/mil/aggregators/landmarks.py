@@ -1,0 +1,245 @@
+"""The parts of Nyström attention: landmarks, what they gather and spread, and the pseudo-inverse between.
+
+`Gather` and `Spread` keep no attention for the way back: they reckon it anew, head by head, in pieces that stay in the
+processor's cache. On a graphics card the pieces are larger.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_ROWS = 2048
+"""Tokens of one piece of `Spread` on a processor: 2 MB of attention to 256 landmarks."""
+
+
+def landmark_means(tokens: Tensor, landmarks: int) -> tuple[Tensor, int]:
+    """Means (m, D) of consecutive rows of tokens (M, D) behind as many zero rows as make M a multiple of m.
+
+    Returns
+    -------
+    means : (m, D) tensor
+    padding : int
+        How many zero rows these are.
+    """
+    n, dim = tokens.shape
+    length = -(-n // landmarks)
+    padding = landmarks * length - n
+    empty = padding // length  # landmarks of zero rows alone
+    rest = (length - padding % length) % length  # rows of the landmark that has both
+    whole = tokens[rest:].view(-1, length, dim).sum(dim=1)
+    parts = [tokens.new_zeros(empty, dim), whole]
+    if rest:
+        parts.insert(1, tokens[:rest].sum(dim=0, keepdim=True))
+    return torch.cat(parts) / length, padding
+
+
+class PseudoInverse:
+    """Z ≈ A⁺ of A (H, m, m), as what it does to vectors: Z itself is never made.
+
+    Z₀ = Aᵀ / (max row sum · max column sum), both maxima over all heads;  Z ← ¼ Z (13I − AZ (15I − AZ (7I − AZ)))
+
+    With Y_k = A Z_k and p(Y) = ¼ (13I − 15Y + 7Y² − Y³) this is Z = Z₀ p(Y₀) p(Y₁) …, Y_{k+1} = Y_k p(Y_k), and all
+    of them are polynomials of the symmetric Y₀ = A Aᵀ / (…): they commute, each takes two products to make instead of
+    four, and three to go back through.
+    """
+
+    def __init__(self, a: Tensor, iterations: int) -> None:
+        self.a = a
+        self.scale = 1 / (a.sum(dim=-1).amax() * a.sum(dim=-2).amax())
+        y = (a @ a.transpose(1, 2)) * self.scale
+        self.powers: list[tuple[Tensor, Tensor | None]] = []  # Y_k and its square
+        for _ in range(iterations - 1):
+            following, square = _Iteration.apply(y)
+            self.powers.append((y, square))
+            y = following
+        self.powers.append((y, None))
+
+    def right(self, x: Tensor) -> Tensor:
+        """Z x, x (H, m, e)."""
+        return self.a.transpose(1, 2) @ self._polynomials(x) * self.scale
+
+    def left(self, x: Tensor) -> Tensor:
+        """xᵀ Z, x (H, m)."""
+        return self._polynomials(self.a @ x[..., None] * self.scale)[..., 0]
+
+    def _polynomials(self, x: Tensor) -> Tensor:
+        """Π p(Y_k) x = Π ¼ (13x − 15u + Y² (7x − u)), u = Y x."""
+        for y, square in self.powers:
+            u = y @ x
+            rest = 7 * x - u
+            x = (13 * x - 15 * u + (square @ rest if square is not None else y @ (y @ rest))) / 4
+        return x
+
+
+class _Iteration(torch.autograd.Function):
+    """Symmetric Y (H, m, m) → ¼ (13Y − 15Y² + 7Y³ − Y⁴) and Y².
+
+    The gradient is that among symmetric matrices (the symmetric part of the usual one).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+        square = torch.bmm(y, y)
+        following = torch.baddbmm(y, square, torch.sub(7 * y, square), beta=13 / 4, alpha=1 / 4)
+        following.sub_(square, alpha=15 / 4)
+        ctx.save_for_backward(y, square)
+        return following, square
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, following: Tensor, squared: Tensor) -> Tensor:
+        y, square = ctx.saved_tensors
+        g = _symmetric(following)
+        # Y² (7Y − Y²) by its factors: to the second S g, to Y² what is left
+        outer = torch.bmm(g, torch.sub(7 * y, square, alpha=2))  # its symmetric part is g (7Y − S) − S g
+        to_square = _symmetric(outer).mul_(1 / 4).sub_(g, alpha=15 / 4).add_(_symmetric(squared))
+        to_y = torch.bmm(square, g).mul_(7 / 4)
+        to_y.baddbmm_(y, to_square, alpha=2)
+        return _symmetric(to_y).add_(g, alpha=13 / 4)
+
+
+def _symmetric(x: Tensor) -> Tensor:
+    return (x + x.transpose(1, 2)).mul_(0.5)
+
+
+class Gather(torch.autograd.Function):
+    """What landmarks gather of the tokens: A3 v and w A3, with A3 = softmax(q̃ kᵀ) over tokens and zero rows.
+
+    Takes q̃ (H, m, d), k (M, D), v (M, D) or None, w (H, m), and the number of zero rows; gives (H, m, d) or None and
+    (H, M).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q_m: Tensor, k: Tensor, v: Tensor | None, weights: Tensor, padding: int
+    ) -> tuple[Tensor | None, Tensor]:
+        heads, m, d = q_m.shape
+        ctx.save_for_backward(q_m, k, v, weights)
+        ctx.padding = padding
+        ctx.set_materialize_grads(False)
+        read = None if v is None else torch.empty_like(q_m)
+        row = q_m.new_empty(heads, len(k))
+        a, zero_rows = q_m.new_empty(m, len(k) + 1), _logarithm(padding)
+        for h in range(heads):
+            of_tokens = _gathered(a, q_m[h], _head(k, h, d), zero_rows)  # (m, M)
+            if v is not None and read is not None:
+                _product(of_tokens, _head(v, h, d), v.dtype, out=read[h])
+            torch.mv(of_tokens.t(), weights[h], out=row[h])
+        return read, row
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_read: Tensor | None, to_row: Tensor | None) -> tuple[Tensor | None, ...]:
+        if to_read is None and to_row is None:
+            return None, None, None, None, None
+        q_m, k, v, weights = ctx.saved_tensors
+        heads, m, d = q_m.shape
+        low, n = k.dtype, len(k)
+        to_q, to_k = torch.empty_like(q_m), torch.empty_like(k)
+        to_v = torch.empty_like(v) if to_read is not None else None
+        to_weights = torch.empty_like(weights) if to_row is not None else None
+        a, g, zero_rows = q_m.new_empty(m, n + 1), q_m.new_empty(m, n + 1), _logarithm(ctx.padding)
+        to_a = g[:, :n]
+        for h in range(heads):
+            key = _head(k, h, d)
+            of_tokens = _gathered(a, q_m[h], key, zero_rows)
+            g[:, n] = 0
+            if to_read is not None and to_v is not None:
+                _product(to_read[h], _head(v, h, d).t(), low, out=to_a)
+                _product(of_tokens.t(), to_read[h], low, out=_head(to_v, h, d))
+            else:
+                to_a.zero_()
+            if to_row is not None and to_weights is not None:
+                to_a.addr_(weights[h], to_row[h])
+                torch.mv(of_tokens, to_row[h], out=to_weights[h])
+            to_s = _through_softmax(g, a)[:, :n]
+            _product(to_s, key, low, out=to_q[h])
+            _product(to_s.t(), q_m[h], low, out=_head(to_k, h, d))
+        return to_q, to_k, to_v, to_weights, None
+
+
+class Spread(torch.autograd.Function):
+    """What landmarks hand back to the tokens: base + A1 x, with A1 = softmax(q k̃ᵀ) over landmarks.
+
+    Takes q (M, D), k̃ (H, m, d), x (H, m, d) and base (M, D); gives (M, D).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k_m: Tensor, x: Tensor, base: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k_m, x)
+        low, d = q.dtype, k_m.shape[2]
+        k_m, x = k_m.to(low), x.to(low)
+        out = torch.empty_like(q)
+        for piece in _pieces(q):
+            for h in range(len(k_m)):
+                a = _spread(_head(q[piece], h, d), k_m[h])  # (rows, m)
+                torch.addmm(_head(base[piece], h, d), a.to(low), x[h], out=_head(out[piece], h, d))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_out: Tensor) -> tuple[Tensor, ...]:
+        q, k_m, x = ctx.saved_tensors
+        low, d = q.dtype, k_m.shape[2]
+        k_low, x_low = k_m.to(low), x.to(low)
+        to_q, to_k, to_x = torch.empty_like(q), torch.zeros_like(k_m), torch.zeros_like(x)
+        for piece in _pieces(q):
+            for h in range(len(k_m)):
+                query, coming = _head(q[piece], h, d), _head(to_out[piece], h, d)
+                a = _spread(query, k_low[h])
+                to_x[h] += torch.mm(a.to(low).t(), coming)
+                to_s = _through_softmax(torch.mm(coming, x_low[h].t()).to(a.dtype), a).to(low)
+                torch.mm(to_s, k_low[h], out=_head(to_q[piece], h, d))
+                to_k[h] += torch.mm(to_s.t(), query)
+        return to_q, to_k, to_x, to_out
+
+
+def _head(tokens: Tensor, h: int, d: int) -> Tensor:
+    """Columns of one head, (M, D) → (M, d)."""
+    return tokens[:, h * d : (h + 1) * d]
+
+
+def _pieces(tokens: Tensor) -> list[slice]:
+    step = _ROWS if tokens.device.type == "cpu" else len(tokens)
+    return [slice(start, start + step) for start in range(0, len(tokens), step)]
+
+
+def _logarithm(padding: int) -> float:
+    """What stands for so many zero rows in a softmax: e⁰ each."""
+    return math.log(padding) if padding else -math.inf
+
+
+def _gathered(room: Tensor, q: Tensor, k: Tensor, zero_rows: float) -> Tensor:
+    """softmax(q̃ kᵀ) of one head, q̃ (m, d) and k (M, d), written into the room → its first M columns."""
+    n = len(k)
+    _product(q, k.t(), k.dtype, out=room[:, :n])
+    room[:, n] = zero_rows
+    torch.softmax(room, dim=-1, out=room)
+    return room[:, :n]
+
+
+def _spread(q: Tensor, k_m: Tensor) -> Tensor:
+    """softmax(q k̃ᵀ) of one head, q (n, d) and k̃ (m, d) → (n, m), in float32 at least."""
+    s = torch.mm(q, k_m.t())
+    if s.dtype in (torch.bfloat16, torch.float16):
+        return torch.softmax(s, dim=-1, dtype=torch.float32)
+    return torch.softmax(s, dim=-1, out=s)
+
+
+def _through_softmax(gradient: Tensor, softmax: Tensor) -> Tensor:
+    """Gradient before a softmax from that after it, in its place."""
+    torch.ops.aten._softmax_backward_data.out(gradient, softmax, -1, softmax.dtype, grad_input=gradient)
+    return gradient
+
+
+def _product(x: Tensor, y: Tensor, dtype: torch.dtype, out: Tensor) -> None:
+    """out = x y, multiplied in a dtype."""
+    if x.dtype == y.dtype == out.dtype == dtype:
+        torch.mm(x, y, out=out)
+    else:
+        out.copy_(torch.mm(x.to(dtype), y.to(dtype)))
