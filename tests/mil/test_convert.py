@@ -38,11 +38,18 @@ def dsmil(stem: str = "patch_to_emb.0", classes: int = 2) -> dict[str, torch.Ten
     return state | {f"{key}.bias": torch.randn(size[0]) for key, size in sizes.items()}
 
 
+def trans_mil(stem: str) -> dict[str, torch.Tensor]:
+    plain = published("mhim_train_transmil.npz", "w0/")
+    return {key.replace("patch_to_emb.0", stem): value for key, value in plain.items()}
+
+
 CHECKPOINTS = {
     "rank induction": (lambda: published("rank.npz", "small.sd."), "rank_induction", "ab_mil_rank", {"hidden": 16}),
     "AB-MIL": (lambda: published("mhim_train.npz", "w0/"), "mhim_v1", "ab_mil_mhim", {"gated": False}),
     "gated": (gated, "mhim_v1", "ab_mil_mhim", {"gated": True}),
     "DSMIL": (dsmil, "mhim_v1", "dsmil", {"query_dim": 6, "fusion": "probabilities", "activation": "relu"}),
+    "TransMIL": (lambda: trans_mil("patch_to_emb.0"), "mhim_v1", "trans_mil", {"heads": 8, "activation": "relu"}),
+    "TransMIL 2": (lambda: trans_mil("feature.0"), "mhim_v2", "trans_mil", {"stem_dim": 64, "activation": "gelu"}),
     "AB-MIL 2": (lambda: published("mhim2_train.npz", "w0/"), "mhim_v2", "ab_mil_mhim", {"activation": "gelu"}),
     "DSMIL 2": (lambda: dsmil("feature.0", 3), "mhim_v2", "dsmil", {"fusion": "logits", "activation": "gelu"}),
 }

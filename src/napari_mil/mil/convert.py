@@ -47,9 +47,23 @@ _DSMIL = _both(
         "online_encoder.b_classifier.fcc": "bag_classifier",
     }
 )
+_TRANS_MIL = {
+    "online_encoder.cls_token": "cls_token",
+    **_both({f"online_encoder.pos_embedding.{conv}": f"pos_embedding.{conv}" for conv in ("proj", "proj1", "proj2")}),
+    **_both({f"online_encoder.layer{k}.norm": f"layer{k}.norm" for k in (1, 2)}),
+    **_both({f"online_encoder.layer{k}.attn.to_out.0": f"layer{k}.attn.to_out" for k in (1, 2)}),
+    **{
+        f"online_encoder.layer{k}.attn.{part}.weight": f"layer{k}.attn.{part}.weight"
+        for k in (1, 2)
+        for part in ("to_qkv", "res_conv")
+    },
+    **_both({"online_encoder.norm": "norm"}),
+    **_HEAD,
+}
 # a key that only this model has → our name for the model, its keys
 _MHIM = {
     "online_encoder.i_classifier.0.weight": ("dsmil", _DSMIL),
+    "online_encoder.cls_token": ("trans_mil", _TRANS_MIL),
     "online_encoder.attention.attention_a.0.weight": ("ab_mil_mhim", _GATED),
     "online_encoder.attention.attention.0.weight": ("ab_mil_mhim", _AB_MIL),
 }
@@ -91,6 +105,8 @@ def convert_state_dict(state: Mapping[str, Tensor], source: str) -> tuple[str, d
             f"missing {', '.join(missing) or 'nothing'}; unknown {', '.join(unknown) or 'nothing'}."
         )
     converted = {new: state[old] for old, new in names.items()}
+    if name == "trans_mil":
+        converted["cls_token"] = converted["cls_token"].flatten(0, -2)
     return name, _options(name, source, converted), converted
 
 
@@ -156,6 +172,8 @@ def _options(name: str, source: str, state: Mapping[str, Tensor]) -> dict[str, A
             "fusion": fusion,
             "binary_head": _head(rows("instance_classifier")),
         }
+    if name == "trans_mil":
+        return {**options, "heads": rows("layer1.attn.res_conv"), "binary_head": _head(rows("classifier"))}
     gated = "attention.u.weight" in state
     return {
         **options,
