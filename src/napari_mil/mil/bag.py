@@ -16,6 +16,8 @@ from napari_mil.geometry import PatchGrid
 if TYPE_CHECKING:
     import torch
 
+    from .configs import TaskConfig
+
 
 @dataclass(frozen=True, eq=False)
 class Bag:
@@ -97,17 +99,24 @@ class Bag:
         """The slides that are in it."""
         return tuple(name for name, _ in self.slides) or (self.slide_id,)
 
-    def tensor(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Features (N, D) on a device, float32 unless another `dtype` is asked for; shares memory where it can."""
+    def stored(self) -> torch.Tensor:
+        """Features (N, D) of the type and on the device they are stored in; those on a disk are read and checked."""
         import torch
 
         features = self.features
         if not isinstance(features, torch.Tensor):
             array = np.asarray(features)
-            if array is not features:  # read just now: not checked yet
-                _check_finite(array, self.slide_id)
-            features = torch.from_numpy(array if array.flags.writeable else array.copy())
-        return features.detach().to(device=device, dtype=dtype or torch.float32)
+            array = array if array.flags.writeable else array.copy()
+            features = torch.from_numpy(array)
+            if array is not self.features:  # read just now: not checked yet
+                _check_finite(features, self.slide_id)
+        return features.detach()
+
+    def tensor(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Features (N, D) on a device, float32 unless another `dtype` is asked for; shares memory where it can."""
+        import torch
+
+        return self.stored().to(device=device, dtype=dtype or torch.float32)
 
     def rows(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
         """Features (n, D) of some patches only, float32 on the CPU; an index may come twice."""
@@ -167,10 +176,16 @@ def _check_finite(features: Any, slide_id: str) -> None:
             return
         finite = np.isfinite(features).all(axis=1)
     else:
-        if bool(features.double().sum().isfinite()):
+        import torch
+
+        # a float16 sum cannot leave float32's range
+        wide = torch.float32 if features.dtype == torch.float16 else torch.float64
+        if features.device.type != "mps" and bool(features.sum(dtype=wide).isfinite()):
             return
         finite = features.isfinite().all(dim=1).cpu().numpy()
     rows = np.flatnonzero(np.logical_not(finite))
+    if not len(rows):
+        return
     raise TrainingError(
         f"Slide {slide_id}: the features of {len(rows)} of {features.shape[0]} patches are NaN or infinite "
         f"(first: patch {rows[0]}); extract this slide's features again."
@@ -234,6 +249,11 @@ def patient_bags(bags: Sequence[Bag], task: str = "binary") -> list[Bag]:
     for bag in bags:
         groups["slide" if bag.patient_id is None else "patient", bag.patient_id or bag.slide_id].append(bag)
     return [_join(own, task) for own in groups.values()]
+
+
+def task_bags(bags: Sequence[Bag], task: TaskConfig) -> Sequence[Bag]:
+    """The bags that a task is about: as they are, or put together by patient where it says so."""
+    return patient_bags(bags, task.kind) if task.bags == "patient" else bags
 
 
 def _join(bags: list[Bag], task: str) -> Bag:

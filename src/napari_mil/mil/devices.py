@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+import torch.utils.deterministic
 
 from napari_mil.errors import TrainingError
 
 from .bag import Bag
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+CUBLAS_REPEATS = (":4096:8", ":16:8")
+"""Values of it with which cuBLAS repeats itself."""
 
 
 def find_device(name: str) -> torch.device:
@@ -57,6 +65,51 @@ def memory_mb(device: torch.device) -> float:
     import psutil
 
     return float(psutil.Process().memory_info().rss / 1e6)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process could take now on a device, without its container's limit being passed."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return free
+    return max(0, min(free, limit - used))
+
+
+@contextmanager
+def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Only operations that repeat bit for bit, where wanted; afterwards torch is set as it was.
+
+    Raises
+    ------
+    TrainingError
+        The graphics card is in use already without the setting that cuBLAS needs for it.
+    """
+    if not wanted:
+        yield
+        return
+    if device.type == "cuda" and os.environ.get(CUBLAS) not in CUBLAS_REPEATS:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            raise TrainingError(
+                f"training.deterministic on a graphics card needs the environment variable {CUBLAS} before the card is "
+                f"used: set it to {CUBLAS_REPEATS[0]} and start the program again, or leave training.deterministic off."
+            )
+        os.environ[CUBLAS] = CUBLAS_REPEATS[0]  # read once, when the card is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    fills = settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # nothing reads what nobody wrote
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        settings.fill_uninitialized_memory = fills
 
 
 @contextmanager

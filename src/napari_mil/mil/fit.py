@@ -14,11 +14,11 @@ from torch import Tensor
 
 from napari_mil.errors import TrainingError
 
-from .bag import Bag, patient_bags
+from .bag import Bag, task_bags
 from .checkpoint import BEST, LAST, MODEL, RUN_JSON, Run, plain, versions
 from .checks import check_bags
 from .configs import HardNegativeMining, Mhim2Mining, MhimMining
-from .devices import find_device, memory_mb, reset_peak
+from .devices import deterministic, find_device, memory_mb, reset_peak
 from .files import read_tensors, write_tensors
 from .learner import Learner, Pass, build_optimizer
 from .method import Method
@@ -28,6 +28,7 @@ from .objective import Objective
 from .randomness import Randomness
 from .records import EpochReport
 from .sampler import epoch_order
+from .shelf import light_bags
 
 OnBag = Callable[[int, int], None]
 
@@ -50,6 +51,7 @@ def fit(
     on_bag: OnBag | None = None,
     initial: Mapping[str, Tensor] | None = None,
     plain: Run | None = None,
+    keep_mb: float | None = None,
 ) -> Generator[EpochReport, None, Run]:
     """Train a method.
 
@@ -80,6 +82,9 @@ def fit(
         First weights of the network; None: drawn from the seed.
     plain : Run or None
         A trained plain run to start from (`plain_method`), so that none has to be trained.
+    keep_mb : float or None
+        Features on a disk are read while other slides are computed with, and at most so much of them (10⁶ bytes) is
+        kept for the next epochs. None: half of the memory that is free.
 
     Yields
     ------
@@ -95,8 +100,7 @@ def fit(
     TrainingError
         The data, the device or the folder do not allow it; or the loss is no longer a number.
     """
-    if method.task.bags == "patient":
-        train, validation = (patient_bags(bags, method.task.kind) for bags in (train, validation))
+    train, validation = (task_bags(light_bags(bags), method.task) for bags in (train, validation))
     notes = check_bags(method, train, validation)
     where = find_device(device)
     folder = Path(out) if out is not None else None
@@ -117,6 +121,7 @@ def fit(
             resume=inner is not None and (inner / RUN_JSON).exists(),
             on_bag=on_bag,
             initial=initial,
+            keep_mb=keep_mb,
         )
         plain = yield from _as_stage(training, PLAIN)
     if isinstance(method.mining, HardNegativeMining):
@@ -127,7 +132,8 @@ def fit(
         )
         train, notes = [*train, *found.bags], [*notes, found.note]
         initial = first.weights if method.mining.second == "continued" else initial
-    trainer = _Trainer(method, train, validation, seed, where, folder, provenance, notes, initial, plain)
+    room = None if keep_mb is None else int(keep_mb * 1e6)
+    trainer = _Trainer(method, train, validation, seed, where, folder, provenance, notes, initial, plain, room)
     trainer.prepare(resume)
     while not trainer.finished:
         yield trainer.epoch(on_bag or _ignore)
@@ -200,6 +206,7 @@ class _Trainer:
         notes: list[str],
         initial: Mapping[str, Tensor] | None,
         plain_run: Run | None,
+        room: int | None = None,
     ) -> None:
         self.method, self.train, self.validation, self.device = method, train, validation, device
         self.random = Randomness(seed, device)
@@ -212,7 +219,7 @@ class _Trainer:
         if miner is not None:
             miner.to(device)
         optimizer = build_optimizer(method.training, model, miner)
-        self.learner = Learner(model, Objective(method, train, seed), optimizer, self.random.draws, miner)
+        self.learner = Learner(model, Objective(method, train, seed), optimizer, self.random.draws, miner, room)
         self.run = Run(
             method=method,
             in_dim=train[0].dim,
@@ -250,7 +257,7 @@ class _Trainer:
         n, total = len(self.train), len(self.train) + len(self.validation)
         strata = [self.learner.objective.stratum(bag) for bag in self.train]
         order = epoch_order(training.sampler, strata, self.random.order)
-        with self.random.installed():
+        with self.random.installed(), deterministic(training.deterministic, self.device):
             fitted = self.learner.train_pass([self.train[i] for i in order], training, lambda i: on_bag(i, total))
             checked = self.learner.evaluate(self.validation, lambda i: on_bag(n + i, total))
         self.done += 1

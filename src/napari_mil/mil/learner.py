@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +18,7 @@ from .configs import TrainingConfig
 from .devices import memory_in_words
 from .mining import Miner, consistency_loss
 from .objective import Loss, Objective
+from .shelf import Shelf
 
 
 def build_optimizer(
@@ -52,6 +54,8 @@ class Learner:
     draws : torch.Generator
         Masks, sampled pairs.
     miner : Miner or None
+    room : int or None
+        Bytes of features to keep, see `Shelf`.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Learner:
         optimizer: torch.optim.Optimizer,
         draws: torch.Generator,
         miner: Miner | None = None,
+        room: int | None = None,
     ) -> None:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.draws, self.miner = draws, miner
@@ -68,11 +73,19 @@ class Learner:
         """Bags shown so far: t of the miner's schedules."""
         self.dtype = next(model.parameters()).dtype
         self.device = next(model.parameters()).device
+        self.half = objective.method.training.precision == "bf16"
         model.recompute = objective.method.training.recompute
+        self.shelf = Shelf(self.device, room)
 
-    def loss(self, bag: Bag) -> Loss:
-        """Training loss of one bag; with mining, of the patches that the teacher leaves to the student."""
-        x = bag.tensor(self.device, self.dtype)  # (N, D)
+    def loss(self, bag: Bag, stored: Tensor | None = None) -> Loss:
+        """Training loss of one bag; with mining, of the patches that the teacher leaves to the student.
+
+        Parameters
+        ----------
+        stored : (N, D) tensor or None
+            The bag's features where they are at hand already.
+        """
+        x = self.features(bag, stored)  # (N, D)
         if self.miner is None:
             return self.objective(self.model, self.see(x), bag, self.draws)
         labels = self.objective.spared(bag)
@@ -88,6 +101,13 @@ class Learner:
         )
         return Loss(loss.total + alpha * consistency, {**loss.parts, "consistency": consistency.detach()})
 
+    def features(self, bag: Bag, stored: Tensor | None = None) -> Tensor:
+        """A bag's features (N, D) on the device, as the model takes them: a large bag is cast chunk by chunk."""
+        x = (bag.stored() if stored is None else stored).to(self.device)  # first there, then cast: less to copy
+        if self.model.in_chunks(len(x)):
+            return x
+        return x.to(torch.bfloat16 if self.half else self.dtype)
+
     def see(self, x: Tensor) -> BagOutput:
         """The model's output for a whole bag x (N, D)."""
         with self.autocast():
@@ -96,8 +116,7 @@ class Learner:
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where the method asks for it."""
-        wanted = self.objective.method.training.precision == "bf16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
 
     def step(self) -> None:
         """Move the weights along the gathered gradients; the teacher follows."""
@@ -112,16 +131,17 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         sums = _Sums()
         n, group = len(bags), config.accumulate
-        for index, bag in enumerate(bags):
-            tail = n - index // group * group < group and config.accumulation_tail == "own"
-            with memory_in_words(bag, self.device):
-                loss = self.loss(bag)
-                sums.add(loss, bag, "training")
-                (loss.total / (n % group if tail else group)).backward()  # type: ignore[no-untyped-call]
-                self.bags_seen += 1
-                if (index + 1) % group == 0 or index + 1 == n:
-                    self.step()
-            on_bag(index + 1)
+        with closing(self.shelf.through(bags)) as shown:
+            for index, (bag, stored) in enumerate(shown):
+                tail = n - index // group * group < group and config.accumulation_tail == "own"
+                with memory_in_words(bag, self.device):
+                    loss = self.loss(bag, stored)
+                    sums.add(loss, bag, "training")
+                    (loss.total / (n % group if tail else group)).backward()  # type: ignore[no-untyped-call]
+                    self.bags_seen += 1
+                    if (index + 1) % group == 0 or index + 1 == n:
+                        self.step()
+                on_bag(index + 1)
         return Pass(*sums.means())
 
     @torch.no_grad()
@@ -131,12 +151,13 @@ class Learner:
         draws = torch.Generator().manual_seed(0)  # the same each time
         sums = _Sums()
         rows: list[Tensor] = []
-        for index, bag in enumerate(bags):
-            with memory_in_words(bag, self.device):
-                output = self.see(bag.tensor(self.device, self.dtype))
-                sums.add(self.objective(self.model, output, bag, draws), bag, "validation")
-                rows.append(output.logits.cpu())
-            on_bag(index + 1)
+        with closing(self.shelf.through(bags)) as shown:
+            for index, (bag, stored) in enumerate(shown):
+                with memory_in_words(bag, self.device):
+                    output = self.see(self.features(bag, stored))
+                    sums.add(self.objective(self.model, output, bag, draws), bag, "validation")
+                    rows.append(output.logits.cpu())
+                on_bag(index + 1)
         return Pass(*sums.means(), metrics=self.objective.metrics(bags, torch.stack(rows)))
 
 

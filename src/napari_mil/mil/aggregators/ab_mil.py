@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Aggregator, BagOutput, class_probabilities, initialise, threshold_attention
-from .chunked import OtherRows, Parts, Pooled, ReluRows, Rows, pool_by_chunks
+from .chunked import OtherRows, Parts, Pooled, ReluRows, Rows, as_weights, pool_by_chunks
 
 
 class AttentionPooling(Aggregator):
@@ -60,7 +60,7 @@ class AttentionPooling(Aggregator):
             attention = self.attend(scores)
             return attention, self.weigh(attention)
 
-        return pool_by_chunks(x, Parts(rows, score, weigh, self.classifier.weight.dtype), self.parameters())
+        return pool_by_chunks(x, Parts(rows, score, weigh, self.classifier.weight), self.parameters())
 
 
 class AbMilRank(AttentionPooling):
@@ -92,7 +92,7 @@ class AbMilRank(AttentionPooling):
         initialise(self, initialisation)
 
     def forward(self, x: Tensor) -> BagOutput:
-        if self.in_chunks(len(x)):
+        if self.in_chunks(len(x)) and not x.requires_grad:
             rows = ReluRows(self.adaptor_in)
             s, a, pooled = self.pool_chunks(x, rows, lambda u: self._through_adaptor(u, self.score)[:, 0])
         else:
@@ -105,7 +105,7 @@ class AbMilRank(AttentionPooling):
         return BagOutput(self.classifier(z), s, a, z)
 
     def instances(self, x: Tensor) -> Tensor:
-        return self.adaptor_out(F.relu(self.adaptor_in(x)))  # type: ignore[no-any-return]
+        return self.adaptor_out(F.relu(self.adaptor_in(as_weights(x, self.adaptor_in.weight))))  # type: ignore[no-any-return]
 
     def pool(self, h: Tensor) -> BagOutput:
         s = self.score(h)[:, 0]  # (N,)
@@ -177,13 +177,13 @@ class StemAttention(AttentionPooling):
         self.classifier = nn.Linear(stem_dim, self.n_logits)
 
     def forward(self, x: Tensor) -> BagOutput:
-        if not self.in_chunks(len(x)):
+        if not self.in_chunks(len(x)) or x.requires_grad:
             return super().forward(x)
         s, a, z = self.pool_chunks(x, stem_rows(self.embed), self.attention)
         return BagOutput(self.classifier(z), s, a, z)
 
     def instances(self, x: Tensor) -> Tensor:
-        return self.embed(x)  # type: ignore[no-any-return]
+        return self.embed(as_weights(x, self.classifier.weight))  # type: ignore[no-any-return]
 
     def pool(self, h: Tensor) -> BagOutput:
         s = self.attention(h)  # (N,)

@@ -137,6 +137,10 @@ class Aggregator(nn.Module):
         """The part before attention, which MHIM's student takes from its teacher."""
         return None
 
+    def in_chunks(self, n: int) -> bool:
+        """Whether `forward` takes a bag of n patches chunk by chunk; it may then be of any float type."""
+        return False
+
     def recomputes(self, n: int) -> bool:
         """Whether a bag of n patches is to be trained with less memory."""
         if not (self.training and torch.is_grad_enabled()):

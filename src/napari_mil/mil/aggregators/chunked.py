@@ -78,8 +78,8 @@ class Parts(NamedTuple):
     """Rows (n, R) → scores (n,)."""
     weigh: Callable[[Tensor], tuple[Tensor, Tensor]]
     """Scores (N,) → attention (N,), and what the rows are added up with (N,)."""
-    dtype: torch.dtype
-    """Of the weights; a chunk of the features is cast to it."""
+    weight: Tensor
+    """One of the weights: a chunk of the features is cast to their type."""
 
 
 def pool_by_chunks(x: Tensor, parts: Parts, parameters: Iterator[nn.Parameter]) -> Pooled:
@@ -93,6 +93,12 @@ def pool_by_chunks(x: Tensor, parts: Parts, parameters: Iterator[nn.Parameter]) 
         All that `rows` and `score` may use.
     """
     return Pooled(*_Pooling.apply(x, parts, *parameters))
+
+
+def as_weights(x: Tensor, weight: Tensor) -> Tensor:
+    """Features of any float type in the one that layers of such weights compute in."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype)
 
 
 class _Pooling(torch.autograd.Function):
@@ -109,7 +115,7 @@ class _Pooling(torch.autograd.Function):
         kept: Tensor | None = None
         with torch.autocast(**ctx.autocast):
             for piece in _pieces(len(x)):
-                part = x[piece].to(parts.dtype)
+                part = as_weights(x[piece], parts.weight)
                 rows = parts.rows.make(part)
                 s = parts.score(rows)
                 if piece.start == 0:
@@ -124,7 +130,7 @@ class _Pooling(torch.autograd.Function):
             ctx.save_for_backward(x, kept, *parameters)
             ctx.parts, ctx.graph = parts, (leaf, attention, weights)
             w = weights.detach()
-            z = sum(w[piece].to(rows.dtype) @ rows for piece, rows in _kept_rows(x, kept, parts))
+            z = sum(w[piece] @ rows for piece, rows in _kept_rows(x, kept, parts))
         assert isinstance(z, Tensor)
         return leaf.detach(), attention.detach(), z
 
@@ -134,7 +140,8 @@ class _Pooling(torch.autograd.Function):
         x, kept, *parameters = ctx.saved_tensors
         parts: Parts = ctx.parts
         leaf, attention, weights = ctx.graph
-        to_weights = torch.cat([rows @ to_z for _, rows in _kept_rows(x, kept, parts)]).to(weights.dtype)
+        with torch.autocast(**ctx.autocast):
+            to_weights = torch.cat([rows @ to_z for _, rows in _kept_rows(x, kept, parts)]).to(weights.dtype)
         (through,) = torch.autograd.grad([attention, weights], leaf, [to_attention, to_weights], retain_graph=True)
         to_scores = to_scores + through
         w = weights.detach().to(to_z.dtype)
@@ -145,7 +152,8 @@ class _Pooling(torch.autograd.Function):
         try:
             for piece, old in _kept_rows(x, kept, parts):
                 with torch.enable_grad(), torch.autocast(**ctx.autocast):
-                    rows = old if kept is None else parts.rows.again(x[piece].to(parts.dtype), old)
+                    # as at first: random numbers come in the same order
+                    rows = old if kept is None else parts.rows.again(as_weights(x[piece], parts.weight), old)
                     s = parts.score(rows)
                 outputs, gradients = [s], [to_scores[piece].to(s.dtype)]
                 if rows.requires_grad:
@@ -186,4 +194,4 @@ def _pieces(n: int) -> Iterator[slice]:
 def _kept_rows(x: Tensor, kept: Tensor | None, parts: Parts) -> Iterator[tuple[slice, Tensor]]:
     """Chunk after chunk of the rows; without a stem they are the features."""
     for piece in _pieces(len(x)):
-        yield piece, x[piece].to(parts.dtype) if kept is None else kept[piece]
+        yield piece, as_weights(x[piece], parts.weight) if kept is None else kept[piece]
