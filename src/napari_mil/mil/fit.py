@@ -110,6 +110,8 @@ def fit(
         plain = _given_plain(method)
     if plain is None and not begun and needs_plain(method):
         inner = folder / PLAIN if folder is not None else None
+        if folder is not None:
+            _begin(folder, _new_run(method, train, seed, where, folder, provenance, notes))
         training = fit(
             plain_method(method),
             train,
@@ -214,25 +216,15 @@ class _Trainer:
             model = method.build(train[0].dim)
         if initial is not None:
             model.load_state_dict(dict(initial))
-        miner, miner_notes = _build_miner(method, model, len(train), plain_run)
+        with self.random.installed():
+            miner, miner_notes = _build_miner(method, model, len(train), plain_run)
         model.to(device)
         if miner is not None:
             miner.to(device)
         optimizer = build_optimizer(method.training, model, miner)
         self.learner = Learner(model, Objective(method, train, seed), optimizer, self.random.draws, miner, room)
-        self.run = Run(
-            method=method,
-            in_dim=train[0].dim,
-            n_classes=method.n_classes,
-            classes=tuple(method.task.classes),
-            time_edges=self.learner.objective.time_edges,
-            seed=seed,
-            device=str(device),
-            provenance=plain(provenance),
-            notes=[*notes, *miner_notes],
-            versions=versions(),
-            folder=out,
-        )
+        self.run = _new_run(method, train, seed, device, out, provenance, [*notes, *miner_notes])
+        self.run.time_edges = self.learner.objective.time_edges
         self.unread_notes = tuple(self.run.notes)
         self.done = 0
         """Epochs that are over."""
@@ -386,21 +378,7 @@ class _Trainer:
             self.run.state = read_tensors(folder / BEST)[0]
 
     def _check_same(self, facts: Mapping[str, Any], folder: Path) -> None:
-        old = Method.model_validate(facts["method"])
-        new = self.method
-        if old.settings() != new.settings():
-            before, after = old.settings(), new.settings()
-            differs = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-            raise TrainingError(
-                f"The run in {folder} was started with other settings ({', '.join(differs)}); resume it with its own, "
-                "or train anew in another folder."
-            )
-        for name, mine in (("seed", self.run.seed), ("in_dim", self.run.in_dim)):
-            if facts[name] != mine:
-                raise TrainingError(
-                    f"The run in {folder} has {name} {facts[name]}, not {mine}; it cannot be resumed so."
-                )
-
+        _refuse_another(facts, self.run, folder)
         if facts["slides"] != self._slides():
             raise TrainingError(
                 f"The run in {folder} was started with other training or validation slides, or in another order; "
@@ -410,6 +388,52 @@ class _Trainer:
     def result(self) -> Run:
         """The run with its best weights."""
         return replace(self.run, which="best")
+
+
+def _new_run(
+    method: Method,
+    train: Sequence[Bag],
+    seed: int,
+    device: torch.device,
+    folder: Path | None,
+    provenance: Mapping[str, Any] | None,
+    notes: list[str],
+) -> Run:
+    """A run before its first epoch."""
+    return Run(
+        method=method,
+        in_dim=train[0].dim,
+        n_classes=method.n_classes,
+        classes=tuple(method.task.classes),
+        seed=seed,
+        device=str(device),
+        provenance=plain(provenance),
+        notes=notes,
+        versions=versions(),
+        folder=folder,
+    )
+
+
+def _begin(folder: Path, run: Run) -> None:
+    """run.json while the plain run is trained, so that the folder is known for an unfinished run and can go on."""
+    if (folder / RUN_JSON).exists():
+        _refuse_another(Run.load(folder).to_dict(), run, folder)
+    else:
+        run.save_facts()
+
+
+def _refuse_another(facts: Mapping[str, Any], run: Run, folder: Path) -> None:
+    """A run goes on with the settings, the seed and the features that it was started with."""
+    before, after = Method.model_validate(facts["method"]).settings(), run.method.settings()
+    differs = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    if differs:
+        raise TrainingError(
+            f"The run in {folder} was started with other settings ({', '.join(differs)}); resume it with its own, "
+            "or train anew in another folder."
+        )
+    for name, mine in (("seed", run.seed), ("in_dim", run.in_dim)):
+        if facts[name] != mine:
+            raise TrainingError(f"The run in {folder} has {name} {facts[name]}, not {mine}; it cannot be resumed so.")
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -425,5 +449,6 @@ def _build_miner(method: Method, model: Any, n_train: int, plain_run: Run | None
     if plain_run is None:
         note = "The teacher starts as a copy of the untrained student (mining.teacher)."
         return build_miner(config, model, steps), [note]
-    note = f"The teacher starts from {plain_run.folder or 'a plain run'} (best epoch {plain_run.best_epoch})."
+    where = "/".join(plain_run.folder.parts[-2:]) if plain_run.folder is not None else "a plain run"
+    note = f"The teacher starts from {where} (best epoch {plain_run.best_epoch})."
     return build_miner(config, model, steps, plain_run.weights), [note]
