@@ -233,12 +233,7 @@ class _Trainer:
     # ------------------------------------------------------------------------------------------------- epochs
     @property
     def finished(self) -> bool:
-        training, best = self.method.training, self.run.best_epoch
-        if self.done >= training.epochs:
-            return True
-        return (
-            training.patience is not None and self.done > training.min_epochs and self.done - best >= training.patience
-        )
+        return self.method.training.is_over(self.done, self.run.best_epoch)
 
     def epoch(self, on_bag: OnBag) -> EpochReport:
         """One pass over training and validation slides, then the checkpoints."""

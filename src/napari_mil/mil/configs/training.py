@@ -42,3 +42,9 @@ class TrainingConfig(Config):
     """Only operations that repeat bit for bit; slower on a GPU, no difference on a CPU."""
     recompute: Literal["auto", "always", "never"] = "auto"
     """Compute parts of a step twice instead of keeping them, for less memory; auto: with very large slides."""
+
+    def is_over(self, done: int, best: int) -> bool:
+        """Whether the training ends with epoch `done`, when `best` is the best one so far."""
+        if done >= self.epochs:
+            return True
+        return self.patience is not None and done > self.min_epochs and done - best >= self.patience
