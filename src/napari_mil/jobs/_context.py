@@ -31,6 +31,7 @@ class JobContext:
         self._index, self._parts = 0, 1
         self._fraction = 0.0
         self._epochs: tuple[int, int] | None = None
+        self._stage, self._stages = "", 1
         self._prefix = ""
         self._hinted = False
 
@@ -60,21 +61,27 @@ class JobContext:
         data = plain(report)
         if not isinstance(data, dict):
             data = {"value": data}
+        if isinstance(data.get("epoch"), int) and isinstance(data.get("epochs"), int):
+            self.expect_epochs(data["epoch"], data["epochs"], data.get("stage") or "")
         fraction = fraction_of(data)
         if fraction is not None:
             self._advance(fraction)
-        if isinstance(data.get("epoch"), int) and isinstance(data.get("epochs"), int):
-            self._epochs = (data["epoch"], data["epochs"])
-        left = data.get("seconds_left") if self._parts == 1 else None
-        hint = float(left) if isinstance(left, int | float) else None
+        hint = _seconds_left(data) if self._parts == 1 else None
         self._hinted = hint is not None
         seconds = self._meter.update(self._fraction, hint)
         frame = self._frame(report=data, seconds_left=seconds, message=self._prefix + _sentence(data))
         self._outbox.progress(frame, data if is_milestone(data) else None)
 
-    def expect_epochs(self, done: int, epochs: int) -> None:
-        """How many epochs are over, and how many there will be at most; needed before the first report."""
-        self._epochs = (done, epochs)
+    def expect_epochs(self, done: int, epochs: int, stage: str = "") -> None:
+        """How many epochs are over, and how many there will be at most; needed before the first report.
+
+        A training that begins with a `stage` of its own (a plain run) has two halves, whatever time each of them takes.
+        """
+        if stage:
+            self._stages = 2
+        elif self._stage and self._epochs is not None and self._epochs[0] == 0:
+            self._stages = 1  # expected, but it was there already
+        self._epochs, self._stage = (done, epochs), stage
 
     def on_bag(self, done: int, bags: int) -> None:
         """For ``fit(on_bag=…)``, called after each slide: progress inside an epoch, and the moment to stop."""
@@ -83,10 +90,13 @@ class JobContext:
         self._advance((epoch + done / max(1, bags)) / max(1, epochs))
         if not self._hinted:
             self._meter.update(self._fraction)
-        self.say(f"Epoch {min(epoch + 1, epochs)} of {epochs}: slide {done} of {bags}")
+        self.say(f"{_epoch_words(self._stage, min(epoch + 1, epochs))} of {epochs}: slide {done} of {bags}")
 
     def _advance(self, fraction: float) -> None:
-        self._fraction = (self._index + min(1.0, max(0.0, fraction))) / self._parts
+        fraction = min(1.0, max(0.0, fraction))
+        if self._stages > 1:
+            fraction = (fraction + (not self._stage)) / self._stages
+        self._fraction = (self._index + fraction) / self._parts
 
     def _frame(self, **fields: Any) -> dict[str, Any]:
         frame = {"type": "update", "job": self.job_id, "fraction": self._fraction, **fields}
@@ -102,8 +112,24 @@ def _sentence(report: dict[str, Any]) -> str:
         return f"{report.get('method', 'Training')}, split {report.get('split', 0)}: {_sentence(epoch)}"
     if epoch is not None:
         whole = f" of {report['epochs']}" if report.get("epochs") else ""
-        auroc = report.get("val_auroc")
-        return f"Epoch {epoch}{whole}" + (f": validation AUROC {auroc:.3f}" if auroc is not None else "")
+        figures = {"auroc": report.get("val_auroc"), **(report.get("val_metrics") or {})}
+        titles = (("auroc", "AUROC"), ("c_index", "C-index"))
+        said = [f"{title} {figures[name]:.3f}" for name, title in titles if figures.get(name) is not None]
+        return f"{_epoch_words(report.get('stage'), epoch)}{whole}" + (f": validation {said[0]}" if said else "")
     if "done" in report and "total" in report:
         return f"{report['done']} of {report['total']}"
     return ""
+
+
+def _epoch_words(stage: Any, epoch: Any) -> str:
+    return f"{str(stage).capitalize()} run first, epoch {epoch}" if stage else f"Epoch {epoch}"
+
+
+def _seconds_left(report: dict[str, Any]) -> float | None:
+    """What a report says itself; before a stage is over, the training itself is to come, and takes about as long."""
+    left, each, epochs = (report.get(name) for name in ("seconds_left", "seconds", "epochs"))
+    if not isinstance(left, int | float):
+        return None
+    if report.get("stage") and isinstance(each, int | float) and isinstance(epochs, int):
+        return float(left + each * epochs)
+    return float(left)

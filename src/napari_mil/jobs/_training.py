@@ -15,7 +15,7 @@ from ._specs import ApplyJob, PredictJob, TrainJob
 
 if TYPE_CHECKING:
     from napari_mil.features import ExtractReport
-    from napari_mil.mil import EpochReport
+    from napari_mil.mil import EpochReport, Method, Run
     from napari_mil.study.bundle import Bundle
     from napari_mil.study.config import Role
     from napari_mil.study.predict import PredictReport
@@ -25,6 +25,8 @@ def train(spec: TrainJob, context: JobContext) -> Generator[EpochReport, None, d
     """Train on a project; the run's folder is told to the parent before anything else happens."""
     from napari_mil.mil import Method
     from napari_mil.mil.devices import find_device
+    from napari_mil.mil.fit import needs_plain
+    from napari_mil.mil.records import PLAIN
     from napari_mil.study import Project
     from napari_mil.study.train import train_project
 
@@ -35,9 +37,16 @@ def train(spec: TrainJob, context: JobContext) -> Generator[EpochReport, None, d
     facts = _facts(folder) if spec.resume else {}
     created = not spec.resume and (not folder.exists() or not any(folder.iterdir()))
     context.note(device=device, run=folder, created=created)
-    context.expect_epochs(len(facts.get("history") or ()), method.training.epochs)
+    done, epochs = len(facts.get("history") or ()), method.training.epochs
+    if needs_plain(method):
+        before = _facts(folder / PLAIN) if spec.resume else {}
+        context.expect_epochs(len(before.get("history") or ()), epochs, PLAIN)
+        if done or before.get("finished"):
+            context.expect_epochs(done, epochs)
+    else:
+        context.expect_epochs(done, epochs)
     try:
-        run = yield from train_project(
+        training = train_project(
             project,
             method,
             seed=spec.seed,
@@ -47,6 +56,7 @@ def train(spec: TrainJob, context: JobContext) -> Generator[EpochReport, None, d
             on_bag=context.on_bag,
             split=spec.split if spec.split is not None else _recorded_split(facts),
         )
+        run = yield from _told_apart(training, method, context)
     except MilError:
         with contextlib.suppress(OSError):  # nothing began: leave no empty folder behind
             folder.rmdir()
@@ -56,10 +66,27 @@ def train(spec: TrainJob, context: JobContext) -> Generator[EpochReport, None, d
         "run": folder,
         "epochs": len(run.history),
         "best_epoch": run.best_epoch,
-        "best": {name: best.get(name) for name in ("train_loss", "val_loss", "val_auroc")},
+        "best": {name: best.get(name) for name in ("train_loss", "val_loss", "val_auroc", "val_metrics")},
         "metrics": _json(folder / "metrics.json"),
         "message": f"Trained {len(run.history)} epochs; the best was epoch {run.best_epoch}.",
     }
+
+
+def _told_apart(
+    training: Generator[EpochReport, None, Run], method: Method, context: JobContext
+) -> Generator[EpochReport, None, Run]:
+    """The same reports; once a plain run is over, progress is that of the training itself."""
+    try:
+        while True:
+            report = next(training)
+            yield report
+            if report.stage and method.training.is_over(report.epoch, report.best_epoch):
+                context.expect_epochs(0, method.training.epochs)
+    except StopIteration as stop:
+        run: Run = stop.value
+        return run
+    finally:
+        training.close()
 
 
 def predict(spec: PredictJob, context: JobContext) -> Generator[Any, None, dict[str, Any]]:

@@ -26,14 +26,12 @@ from .mining import Miner, build_miner, cosine_schedule
 from .mistakes import learn_from_mistakes
 from .objective import Objective
 from .randomness import Randomness
-from .records import EpochReport
+from .records import PLAIN, EpochReport
 from .sampler import epoch_order
 from .shelf import light_bags
 
 OnBag = Callable[[int, int], None]
 
-PLAIN = "plain"
-"""Stage, folder and setting: the plain run that a miner starts from."""
 
 BEST_IS_LAST = "The best epoch was the last one: more epochs may help (training.epochs)."
 

@@ -14,6 +14,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from .bag import Bag
 
+PLAIN = "plain"
+"""The plain run that a miner starts from: the stage of its reports, and its folder in the run's own."""
 METRICS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "c_index": "C-index"}
 """Names of what a task is judged by, and their titles: two or more classes have the first two, survival the last."""
 
