@@ -65,11 +65,17 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
         likely = ", ".join(f"{chance:.3f}" for chance in (chances.values() if isinstance(chances, dict) else chances))
         rows[slide_id] = " ".join(str(part) for part in (found.get("predicted", ""), likely, found["badge"]) if part)
     for role, figures in ((result.get("metrics") or {}).get("sets") or {}).items():
-        auroc = figures.get("auroc") or {}
-        if auroc.get("value") is not None:
+        if (figures.get("auroc") or {}).get("value") is not None:
             from napari_mil.study.metrics import auroc_words
 
             rows[f"{role} AUROC"] = auroc_words(figures)
+        if "c_index" in figures:
+            from napari_mil.study.survival import c_index_words
+
+            rows[f"{role} C-index"] = c_index_words(figures)
+        if figures.get("auroc_macro") is not None:
+            rows[f"{role} macro AUROC"] = round(figures["auroc_macro"], 3)
+            rows[f"{role} balanced accuracy"] = round(figures["balanced_accuracy"], 3)
     places = {name: result[name] for name in ("run", "folder", "maps", "out") if result.get(name)}
     return {**rows, **places, "result": result.get("message") or "Done."}
 
@@ -221,6 +227,9 @@ def report_line(report: Mapping[str, Any]) -> str:
         for name, title in (("train_loss", "loss"), ("val_loss", "val. loss"), ("val_auroc", "val. AUROC")):
             if report.get(name) is not None:
                 parts.append(f"{title} {report[name]:.4f}")
+        c_index = (report.get("val_metrics") or {}).get("c_index")
+        if c_index is not None:
+            parts.append(f"val. C-index {c_index:.4f}")
         line = "  ".join(parts) + ("  best so far" if report.get("improved") else "")
         return "\n".join([line, *(f"note  {note}" for note in report.get("notes") or ())])
     name = str(report.get("slide_id", ""))

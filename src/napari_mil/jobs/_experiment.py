@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from napari_mil.study.experiments import ExperimentReport
 
-_FIGURES = ("auroc", "auprc", "accuracy", "patch_auroc", "lesion_share")
+_FIGURES = ("auroc", "auprc", "accuracy", "balanced_accuracy", "c_index", "patch_auroc", "lesion_share")
 
 
 def experiment(spec: ExperimentJob, context: JobContext) -> Generator[ExperimentReport, None, dict[str, Any]]:

@@ -29,7 +29,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "prepare_all",
             "estimate_project",
         ],
-        "train": ["train_project", "retrain_from", "changes_since", "evaluate_run", "method_for"],
+        "train": ["train_project", "retrain_from", "changes_since", "method_for"],
+        "evaluate": ["evaluate_run"],
         "runs": ["load_run", "read_epochs", "resume_obstacle"],
         "predict": [
             "MapScores",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from .config import ProjectConfig as ProjectConfig
     from .config import SlideRow as SlideRow
     from .config import order_labels as order_labels
+    from .evaluate import evaluate_run as evaluate_run
     from .experiments import ExperimentReport as ExperimentReport
     from .experiments import Protocol as Protocol
     from .experiments import experiment as experiment
@@ -94,7 +96,6 @@ if TYPE_CHECKING:
     from .table import read_table as read_table
     from .table import write_table as write_table
     from .train import changes_since as changes_since
-    from .train import evaluate_run as evaluate_run
     from .train import method_for as method_for
     from .train import retrain_from as retrain_from
     from .train import train_project as train_project

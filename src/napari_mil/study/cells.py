@@ -12,13 +12,16 @@ import numpy as np
 
 from napari_mil.errors import MilError
 from napari_mil.maps.compare import lesion_share
+from napari_mil.mil import balanced_accuracy, c_index
 
 from ._files import read_json, write_json, write_text
 from .bags import project_bag
 from .config import Role
+from .evaluate import cases_of, median_risk, predict_bags, predictions_csv
 from .metrics import accuracy, auprc, auroc, average_precision, confusion, macro_auroc, youden
 from .provenance import project_provenance
-from .train import method_for, predict_bags, predictions_csv, split_of
+from .survival import log_rank
+from .train import method_for, split_of
 
 if TYPE_CHECKING:
     from napari_mil.mil import Bag, EpochReport, Prediction, Run
@@ -81,7 +84,7 @@ def run_cell(
     owner = project if project is not None else Project.open(cell.project)
     start = time.perf_counter()
     try:
-        roles = split_of(owner, cell.split)
+        roles = split_of(owner, cell.split, survival=cell.method["task"]["kind"] == "survival")
         if cell.as_published:
             roles["validation"] = roles["test"]
         store = bags if bags is not None else BagStore(owner)
@@ -117,7 +120,12 @@ def finish_cell(cell: Cell) -> dict[str, Any]:
 
 
 def cell_metrics(test: Pairs, validation: Pairs = ()) -> dict[str, Any]:
-    """Figures of test slides: slide metrics (Youden's threshold from validation), and patch scores against outlines."""
+    """Figures of test slides: slide metrics (Youden's threshold from validation), and patch scores against outlines.
+
+    Survival: C-index, and the log-rank test of the groups above and below the median risk of validation.
+    """
+    if any(prediction.risk is not None for _, prediction in [*test, *validation]):
+        return _plain(_survival_metrics(test, validation) | patch_metrics(test))
     row: dict[str, Any] = {"n_test": len(test), "n_positive": sum((bag.label or 0) > 0 for bag, _ in test)}
     labels, probabilities = _arrays(test)
     if probabilities.shape[1] == 2 and len(test):
@@ -131,6 +139,8 @@ def cell_metrics(test: Pairs, validation: Pairs = ()) -> dict[str, Any]:
     elif len(test):
         right = float((probabilities.argmax(axis=1) == labels).mean())
         row |= {"auroc": macro_auroc(labels, probabilities), "accuracy": right}
+    if len(test):
+        row["balanced_accuracy"] = balanced_accuracy(labels, probabilities)
     if len(validation):
         val_labels, val_probabilities = _arrays(validation)
         row["val_auroc"] = macro_auroc(val_labels, val_probabilities)
@@ -138,8 +148,7 @@ def cell_metrics(test: Pairs, validation: Pairs = ()) -> dict[str, Any]:
             threshold = youden(val_labels, val_probabilities[:, 1])
             at = confusion(labels, probabilities[:, 1], threshold)
             row |= {"accuracy_youden": at.accuracy, "f1_youden": at.f1}
-    row |= patch_metrics(test)
-    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in row.items()}
+    return _plain(row | patch_metrics(test))
 
 
 def patch_metrics(pairs: Pairs) -> dict[str, Any]:
@@ -150,7 +159,8 @@ def patch_metrics(pairs: Pairs) -> dict[str, Any]:
     """
     areas, shares, all_labels, all_scores = [], [], [], []
     for bag, prediction in pairs:
-        if not bag.label or bag.patch_labels is None:
+        positive = bag.label != 0 if prediction.risk is not None else bag.label  # survival needs no labels
+        if not positive or bag.patch_labels is None:
             continue
         known = np.asarray(bag.patch_labels) >= 0
         y, s = np.asarray(bag.patch_labels)[known], np.asarray(prediction.scores, dtype=np.float64)[known]
@@ -167,6 +177,20 @@ def patch_metrics(pairs: Pairs) -> dict[str, Any]:
         "patch_auroc_pooled": auroc(np.concatenate(all_labels), np.concatenate(all_scores)),
         "lesion_share": float(np.mean(shares)),
     }
+
+
+def _survival_metrics(test: Pairs, validation: Pairs) -> dict[str, Any]:
+    time, event, risk = cases_of(test)
+    row: dict[str, Any] = {"n_test": len(test), "n_events": int(event.sum()), "c_index": c_index(time, event, risk)}
+    threshold = median_risk(validation)
+    if threshold is not None:
+        row["val_c_index"] = c_index(*cases_of(validation))
+        row["log_rank_p"] = log_rank(time, event, risk > threshold).p_value
+    return row
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in row.items()}
 
 
 def _train(

@@ -97,6 +97,10 @@ class SlideRow(BaseModel):
         """The patient, or the slide itself when no patient is known."""
         return self.patient_id or self.slide_id
 
+    def known(self, survival: bool) -> bool:
+        """Whether what is to be learned is known: the label, or for survival time and event."""
+        return (self.time is not None and self.event is not None) if survival else self.label is not None
+
 
 def order_labels(names: list[str]) -> list[str]:
     """Distinct label names, the negative class first (guessed from the name), the others in natural order."""

@@ -19,7 +19,7 @@ from napari_mil.errors import ProjectError
 from ._files import read_json, write_json, write_text
 from .cells import BagStore, Cell, finish_cell, run_cell
 from .provenance import project_provenance
-from .splits import Split, k_fold, monte_carlo
+from .splits import Split, Stratum, k_fold, monte_carlo
 from .train import method_for
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ class Protocol(BaseModel):
         False, description="choose epoch and threshold on the test slides, as MHIM-MIL's figures were: optimistic"
     )
 
-    def splits(self, project: Project) -> list[Split]:
-        """The splits of a project's labelled slides."""
+    def splits(self, project: Project, by: Stratum | None = None) -> list[Split]:
+        """The splits of a project's slides, stratified by label or by event; see `propose_split`."""
         rows = project.slides
         if self.kind == "k_fold":
-            found = k_fold(rows, self.folds, self.seed, validation=self.validation)
+            found = k_fold(rows, self.folds, self.seed, validation=self.validation, by=by)
         elif self.kind == "monte_carlo":
-            found = monte_carlo(rows, self.repeats, self.fractions, self.seed, keep_test=self.keep_test)
+            found = monte_carlo(rows, self.repeats, self.fractions, self.seed, keep_test=self.keep_test, by=by)
         else:
             found = [{row.slide_id: row.role for row in rows if row.role is not None}]
         if self.as_published:
@@ -127,7 +127,8 @@ def experiment(
     Parameters
     ----------
     project : Project
-        Slides with labels and features; their roles matter to the protocols "as_is" and `keep_test` only.
+        Slides with labels (survival: times and events) and features; their roles matter to the protocols "as_is" and
+        `keep_test` only.
     methods : {name: Method, dict or preset} or list of presets
     protocol : Protocol
     executor : object with `submit`, optional
@@ -144,7 +145,9 @@ def experiment(
         One row per cell: `method`, `split`, `seed`, `auroc`, `auprc`, `average_precision`, `accuracy` (p > 0.5) of the
         test slides, `accuracy_youden` and `f1_youden` (threshold found on `youden_from`), `val_auroc`, `patch_auroc`
         (mean over positive test slides of the scores against the outlines),
-        `patch_auroc_pooled`, `lesion_share`, numbers of slides, epochs, seconds, `error`. Also in results.csv.
+        `patch_auroc_pooled`, `lesion_share`, numbers of slides, epochs, seconds, `error`. Survival: `c_index`,
+        `val_c_index`, and `log_rank_p` of the test slides above against those below the median risk of validation. Also
+        in results.csv.
     """
     import pandas as pd
 
@@ -179,7 +182,8 @@ def plan(
         what = ", ".join(unknown) or "A method that is both teacher and taught, or no method at all,"
         raise ProjectError(f"{what} cannot be part of the experiment; name the methods, plain ones as teachers.")
     chosen = {name: method_for(project, method) for name, method in named.items()}
-    splits = protocol.splits(project)
+    survival = all(method.task.kind == "survival" for method in chosen.values())
+    splits = protocol.splits(project, "event" if survival else None)
     content = {
         "protocol": protocol.model_dump(mode="json"),
         "feature_set": project.feature_set,
@@ -258,8 +262,9 @@ def _elsewhere(
 
 
 def _finished(cell: Cell, done: int, total: int, row: dict[str, Any], left: float | None) -> ExperimentReport:
-    value = row.get("auroc")
-    what = row.get("error") or (f"AUROC {value:.3f}" if value is not None else "no AUROC: one class in its test slides")
+    title, value = ("C-index", row["c_index"]) if "c_index" in row else ("AUROC", row.get("auroc"))
+    missing = "no C-index: nobody to compare" if title == "C-index" else "no AUROC: one class in its test slides"
+    what = row.get("error") or (f"{title} {value:.3f}" if value is not None else missing)
     message = f"{cell.name}, split {cell.split_number}, seed {cell.seed}: {what}"
     return ExperimentReport(done, total, **cell.head, message=message, seconds_left=left, result=row)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .splits import patients_in_two_roles
 from .words import counted
 
 if TYPE_CHECKING:
+    from .config import SlideRow
     from .project import Project
 
-FEW_POSITIVES = 10
+FEW_POSITIVES = 10  # or events
 
 
 class Finding(str):
@@ -26,16 +28,67 @@ class Finding(str):
         return finding
 
 
-def training_findings(project: Project) -> list[Finding]:
-    """Findings about a project's slides, blocking ones first."""
-    found = [*_labels(project), *_roles(project), *_features(project), *_validation(project), *_outlines(project)]
+def training_findings(project: Project, survival: bool | None = None) -> list[Finding]:
+    """Findings about a project's slides, blocking ones first; see `Project.check_trainable`."""
+    rows = project.slides
+    if not rows:
+        return [Finding("The project has no slides yet. Add a folder of slides, or a table.")]
+    if survival is None:
+        survival = any(r.known(survival=True) for r in rows) and not any(r.label for r in rows)
+    if survival:
+        found = [*_times(rows), *_roles(project, True), *_events(rows)]
+    else:
+        found = [*_labels(project), *_roles(project, False), *_validation(project)]
+    found += [*_features(project, survival), *_outlines(project, survival)]
     return sorted(found, key=lambda finding: not finding.blocking)
+
+
+def _times(rows: Sequence[SlideRow]) -> list[Finding]:
+    if not any(r.known(survival=True) for r in rows):
+        return [
+            Finding(
+                "No slide has a time and an event yet, which survival needs. Read a table with the columns time and "
+                "event (1 seen, 0 not seen)."
+            )
+        ]
+    lacking = [r.slide_id for r in rows if r.role is not None and not r.known(survival=True)]
+    if lacking:
+        return [
+            Finding(
+                f"{counted(len(lacking), 'slide has', 'slides have')} a role but no time or event ({_some(lacking)}). "
+                f"Read {_them(lacking)} from a table, or take the role away."
+            )
+        ]
+    return []
+
+
+def _events(rows: Sequence[SlideRow]) -> list[Finding]:
+    """Whether there are events to learn from, and to judge by."""
+    found = []
+    for role in ("train", "validation"):
+        patients = {r.patient: bool(r.event) for r in rows if r.role == role and r.known(survival=True)}
+        events = sum(patients.values())
+        if patients and not events and role == "train":
+            found.append(
+                Finding(
+                    f"None of the {counted(len(patients), 'train patient')} has had the event, so there is nothing to "
+                    "learn. Move patients with events to train."
+                )
+            )
+        elif patients and role == "validation" and events < FEW_POSITIVES:
+            found.append(
+                Finding(
+                    f"Only {counted(events, 'validation patient has', 'validation patients have')} had the event, "
+                    f"fewer than {FEW_POSITIVES}: the validation C-index and the choice of the best epoch will be "
+                    "largely chance. Add slides, or repeat over several splits.",
+                    blocking=False,
+                )
+            )
+    return found
 
 
 def _labels(project: Project) -> list[Finding]:
     rows = project.slides
-    if not rows:
-        return [Finding("The project has no slides yet. Add a folder of slides, or a table.")]
     found = []
     unlabelled = [r.slide_id for r in rows if r.role is not None and r.label is None]
     if not any(r.label for r in rows):
@@ -52,8 +105,8 @@ def _labels(project: Project) -> list[Finding]:
     return found
 
 
-def _roles(project: Project) -> list[Finding]:
-    rows = [r for r in project.slides if r.label is not None]
+def _roles(project: Project, survival: bool) -> list[Finding]:
+    rows = [r for r in project.slides if r.known(survival)]
     if not rows:
         return []
     found = []
@@ -62,12 +115,11 @@ def _roles(project: Project) -> list[Finding]:
         found.append(Finding(f"Patient {patient} is in {where}. Give all slides of a patient the same role."))
     for role in ("train", "validation"):
         labels = Counter(r.label for r in rows if r.role == role)
+        kind = "slide with time and event" if survival else "labelled slide"
         most = "The only" if labels.total() == 1 else f"All {labels.total()}"
         if not labels:
-            found.append(
-                Finding(f"No labelled slide has the role {role}. Propose a split, or choose some slides for it.")
-            )
-        elif len(labels) == 1:
+            found.append(Finding(f"No {kind} has the role {role}. Propose a split, or choose some slides for it."))
+        elif len(labels) == 1 and not survival:
             only = next(iter(labels))
             found.append(
                 Finding(
@@ -85,8 +137,8 @@ def _roles(project: Project) -> list[Finding]:
     return found
 
 
-def _features(project: Project) -> list[Finding]:
-    wanted = [r.slide_id for r in project.slides if r.role in ("train", "validation") and r.label is not None]
+def _features(project: Project, survival: bool) -> list[Finding]:
+    wanted = [r.slide_id for r in project.slides if r.role in ("train", "validation") and r.known(survival)]
     without = [slide_id for slide_id in wanted if not project.has_features(slide_id)]
     failures = project.failures() if without else {}
     failed = [slide_id for slide_id in without if slide_id in failures]
@@ -129,12 +181,12 @@ def _validation(project: Project) -> list[Finding]:
     return found
 
 
-def _outlines(project: Project) -> list[Finding]:
+def _outlines(project: Project, survival: bool) -> list[Finding]:
     """Advice about outlines of the training slides; methods that need none may pass it over."""
     names = project.label_names
-    train = [r for r in project.slides if r.role == "train" and r.label is not None]
+    train = [r for r in project.slides if r.role == "train" and r.known(survival)]
     outlined = {r.slide_id for r in train if project.lesion_path(r.slide_id).is_file()}
-    negative = [r.slide_id for r in train if r.slide_id in outlined and r.label == names[0]]
+    negative = [r.slide_id for r in train if r.slide_id in outlined and names and r.label == names[0]]
     negative = [slide_id for slide_id in negative if has_lesion(project, slide_id)]
     open_question = [r.slide_id for r in train if r.slide_id in outlined - set(negative)]
     open_question = [i for i in open_question if project.slide(i).partial_annotation is None]

@@ -298,14 +298,20 @@ def slide_metrics(
 
 def metrics_sentence(metrics: Mapping[str, Any]) -> str:
     """One line about a run's metrics.json: the test slides if there are any, else validation."""
+    from .survival import survival_sentence
+
     sets = metrics.get("sets", metrics)
     for name in ("test", "validation"):
         found = sets.get(name)
         if not found or not found.get("n"):
             continue
+        if "c_index" in found:
+            return survival_sentence(name.capitalize(), found)
         if "auroc" not in found:
-            value = found.get("auroc_macro")
-            return f"{name.capitalize()}: macro AUROC {value:.3f}, {_slides(found)}." if value is not None else ""
+            if found.get("auroc_macro") is None:
+                return ""
+            right = f"balanced accuracy {found['balanced_accuracy']:.3f}"
+            return f"{name.capitalize()}: macro AUROC {found['auroc_macro']:.3f}, {right}, {_slides(found)}."
         if found["auroc"]["value"] is None:
             return f"{name.capitalize()}: {counted(found['n'], 'slide')} of one class only, so there is no AUROC."
         accurate = f", accuracy {found['at_0.5']['accuracy']:.3f} at 0.5"

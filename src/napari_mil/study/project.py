@@ -21,7 +21,7 @@ from .config import SCHEMA_VERSION, ProjectConfig, Role
 from .findings import Finding, training_findings
 from .intake import collect
 from .slides import ProjectSlides, Slides, first_error
-from .splits import Split, propose_split
+from .splits import Split, Stratum, propose_split
 from .table import read_table
 
 if TYPE_CHECKING:
@@ -121,17 +121,25 @@ class Project(ProjectSlides):
 
     # labels and roles
 
-    def propose_split(self, fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Split:
-        """A patient-grouped, stratified {slide_id: role}; nothing is changed until `set_roles`."""
-        return propose_split(self.slides, fractions, seed)
+    def propose_split(
+        self, fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0, by: Stratum | None = None
+    ) -> Split:
+        """A patient-grouped {slide_id: role}, stratified by label (or by event); see `napari_mil.study.propose_split`.
+
+        Nothing is changed until `set_roles`.
+        """
+        return propose_split(self.slides, fractions, seed, by=by)
 
     def set_roles(self, roles: Mapping[str, Role | None]) -> None:
         """Give slides their roles, all together, so that patients can move whole."""
         self.update_slides({slide_id: {"role": role} for slide_id, role in roles.items()})
 
-    def check_trainable(self) -> list[Finding]:
-        """Sentences about what is missing for training, blocking ones first; empty when all is well."""
-        return training_findings(self)
+    def check_trainable(self, survival: bool | None = None) -> list[Finding]:
+        """Sentences about what is missing for training, blocking ones first; empty when all is well.
+
+        Survival needs times and events in place of labels; None: where slides have these and no label.
+        """
+        return training_findings(self, survival)
 
     def role_badge(self, run: Any, slide_id: str) -> Badge:
         """What a slide was to a run (a Run, its folder, or its provenance): TRAIN, VALIDATION, TEST or NEW."""

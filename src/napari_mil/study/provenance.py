@@ -41,8 +41,9 @@ def project_provenance(project: Project, slide_ids: Iterable[str] | None = None)
     -------
     dict
         `project`, `split` {role: [ids]}, `slides` {id: patient_id, label, role, partial_annotation, fingerprint,
-        features_hash, lesions_sha256}, `label_names`, `classes`, `features` {encoder, weights_sha256, target_mpp,
-        patch_px, dim, color, …}, `encoder_source` (as in project.json), `versions`, `platform`.
+        features_hash, lesions_sha256; time and event where known}, `label_names`, `classes`, `features` {encoder,
+        weights_sha256, target_mpp, patch_px, dim, color, …}, `encoder_source` (as in project.json), `versions`,
+        `platform`.
     """
     rows = (
         [r for r in project.slides if r.role is not None]
@@ -66,6 +67,8 @@ def project_provenance(project: Project, slide_ids: Iterable[str] | None = None)
             "features_hash": known["hash"] if known else None,
             "lesions_sha256": sha256(project.lesion_path(row.slide_id)),
         }
+        if row.known(survival=True):
+            slides[row.slide_id] |= {"time": row.time, "event": row.event}
     if len(kinds) > 1:
         raise ProjectError(
             f"{project.feature_folder}: holds features of {len(kinds)} kinds ("

@@ -21,6 +21,8 @@ MEASURES = {
     "auprc": "slide AUPRC",
     "average_precision": "slide AP",
     "accuracy": "accuracy at 0.5",
+    "balanced_accuracy": "balanced accuracy",
+    "c_index": "C-index",
     "patch_auroc": "patch AUROC",
     "lesion_share": "lesion share of top patches",
 }
@@ -68,7 +70,9 @@ def compare_to(results: pd.DataFrame, reference: str, measure: str = "auroc") ->
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
-def draw_results(results: pd.DataFrame, path: Path, measures: Sequence[str] = ("auroc", "patch_auroc")) -> Path:
+def draw_results(
+    results: pd.DataFrame, path: Path, measures: Sequence[str] = ("auroc", "c_index", "patch_auroc")
+) -> Path:
     """A figure: every cell a dot, mean and sd beside it, one panel per measure; 0.5 is marked where it is chance."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -87,7 +91,7 @@ def draw_results(results: pd.DataFrame, path: Path, measures: Sequence[str] = ("
             axes.plot(values, np.full(len(values), k - 0.12), "o", color="0.55", markersize=4, zorder=2)
             spread = values.std(ddof=1) if len(values) > 1 else 0.0
             axes.errorbar(values.mean(), k + 0.16, xerr=spread, fmt="D", color="C3", markersize=5, capsize=3, zorder=3)
-        if "auroc" in name:
+        if name in ("auroc", "patch_auroc", "c_index"):
             axes.axvline(0.5, color="0.8", linewidth=1, zorder=1)
         axes.set_xlabel(MEASURES.get(name, name))
         axes.grid(axis="x", alpha=0.25)
@@ -121,7 +125,7 @@ def write_report(
         "Test slides, mean ± sd over splits and seeds.",
         to_markdown(results_table(results)),
     ]
-    for measure in ("auroc", "patch_auroc"):
+    for measure in ("auroc", "c_index", "patch_auroc"):
         if measure in results and results[measure].notna().any():
             compared = compare_to(results, against, measure)
             if len(compared):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +12,15 @@ import numpy.typing as npt
 from napari_mil.errors import ProjectError, TrainingError
 from napari_mil.whole import written_whole
 
-from ._files import write_json, write_text
 from .bags import ProjectBags
 from .config import ROLES, Role
-from .metrics import slide_metrics, youden
+from .evaluate import evaluate_run
 from .provenance import project_provenance
-from .runs import load_run, project_around, run_facts
+from .runs import project_around, run_facts
 from .splits import Split, refuse_patients_in_two_roles
 
 if TYPE_CHECKING:
-    from napari_mil.mil import Bag, EpochReport, Method, Prediction, Run
+    from napari_mil.mil import Bag, EpochReport, Method, Run
 
     from .project import Project
 
@@ -46,12 +43,12 @@ def train_project(
     """Train a method on a project's training slides and judge it on the others.
 
     The run's folder gets, besides what `fit` writes, `predictions.csv` and `metrics.json` of the validation and test
-    slides.
+    slides (or patients, where the task's bags are patients), and `kaplan_meier.png` for survival.
 
     Parameters
     ----------
     method : Method, its dict, or a preset's name
-        Its task takes the project's label names.
+        Its task takes the project's label names; survival takes the table's columns time and event instead.
     out : path, optional
         Folder of the run; a new one in the project's `runs` where not given.
     resume : bool
@@ -75,10 +72,12 @@ def train_project(
         split = split or recorded_split(begun)
         taught = _read_patch_labels(Path(out))
         _refuse_changes(project, Path(out), outlines=taught is None)
+    wanted = _as_method(method)
+    survival = wanted.task.kind == "survival"
     if split is None:
-        _refuse_obstacles(project)
-    roles = split_of(project, split)
-    chosen = method_for(project, method)
+        _refuse_obstacles(project, survival)
+    roles = split_of(project, split, survival=survival)
+    chosen = method_for(project, wanted)
     provenance = project_provenance(project, [i for ids in roles.values() for i in ids])
     if begun is not None and taught is not None:
         provenance = dict(begun["provenance"])
@@ -159,7 +158,8 @@ def recorded_split(facts: Mapping[str, Any]) -> Split:
 
 def changes_since(project: Project, run: Path | str, roles: Sequence[Role] = ROLES) -> list[str]:
     """What a run depended on and is different now, a sentence per slide and thing; empty when all is the same."""
-    provenance = run_facts(run).get("provenance") or {}
+    facts = run_facts(run)
+    provenance = facts.get("provenance") or {}
     wanted = {slide_id for role in roles for slide_id in (provenance.get("split") or {}).get(role, [])}
     before = {i: entry for i, entry in (provenance.get("slides") or {}).items() if i in wanted}
     known = [slide_id for slide_id in before if slide_id in project.slide_ids]
@@ -171,6 +171,8 @@ def changes_since(project: Project, run: Path | str, roles: Sequence[Role] = ROL
         "features_hash": "its features were made again",
         "lesions_sha256": "its outlines were changed",
     }
+    if facts["method"]["task"]["kind"] == "survival":
+        words |= {"time": "its time is another", "event": "its event is another"}
     for slide_id in known:
         for key, what in words.items():
             if before[slide_id].get(key) != now[slide_id].get(key):
@@ -178,8 +180,8 @@ def changes_since(project: Project, run: Path | str, roles: Sequence[Role] = ROL
     return found
 
 
-def _refuse_obstacles(project: Project) -> None:
-    obstacles = [finding for finding in project.check_trainable() if finding.blocking]
+def _refuse_obstacles(project: Project, survival: bool) -> None:
+    obstacles = [finding for finding in project.check_trainable(survival) if finding.blocking]
     if obstacles:
         raise TrainingError(" ".join(obstacles))
 
@@ -214,101 +216,46 @@ def _refuse_changes(project: Project, run: Path, *, outlines: bool) -> None:
 
 
 def method_for(project: Project, method: Method | Mapping[str, Any] | str) -> Method:
-    """A method whose task has the project's classes.
+    """A method whose task has the project's classes; one for survival stays as it is.
 
     Raises
     ------
     TrainingError
-        When there are fewer than two labels.
+        When there are fewer than two labels, which survival does not need.
     """
-    from napari_mil.mil import Method
-
-    if isinstance(method, str):
-        method = Method.preset(method)
-    elif isinstance(method, Mapping):
-        method = Method.model_validate(dict(method))
+    method = _as_method(method)
+    if method.task.kind == "survival":
+        return method
     names = tuple(project.label_names)
     if len(names) < 2:
         raise TrainingError(f"The project has {len(names)} slide labels; training needs two or more. Label the slides.")
     kind = "binary" if len(names) == 2 else "multiclass"
-    settings: dict[str, Any] = {"task.kind": kind} if method.task.kind in ("binary", "multiclass") else {}
-    if settings and tuple(method.task.classes) != names:
+    settings: dict[str, Any] = {"task.kind": kind}
+    if tuple(method.task.classes) != names:
         settings["task.classes"] = names
     return method.with_settings(settings)
 
 
-def split_of(project: Project, split: Mapping[str, Role] | None = None) -> dict[str, list[str]]:
-    """{role: [slide ids]} of the labelled slides with features; patients in two roles are refused."""
+def _as_method(method: Method | Mapping[str, Any] | str) -> Method:
+    from napari_mil.mil import Method
+
+    if isinstance(method, str):
+        return Method.preset(method)
+    return method if isinstance(method, Method) else Method.model_validate(dict(method))
+
+
+def split_of(
+    project: Project, split: Mapping[str, Role] | None = None, *, survival: bool = False
+) -> dict[str, list[str]]:
+    """{role: [slide ids]} of the slides with features and a label (survival: time and event).
+
+    Patients in two roles are refused.
+    """
     rows = project.slides
     if split is not None:
         for slide_id in split:
             project.slide(slide_id)
         rows = [row.model_copy(update={"role": split.get(row.slide_id)}) for row in rows]
     refuse_patients_in_two_roles(rows)
-    usable = [r for r in rows if r.label is not None and r.role is not None and project.has_features(r.slide_id)]
+    usable = [r for r in rows if r.known(survival) and r.role is not None and project.has_features(r.slide_id)]
     return {role: [r.slide_id for r in usable if r.role == role] for role in ROLES}
-
-
-def evaluate_run(
-    project: Project, run: Run | Path | str, *, device: str = "cpu", repeats: int = 1000
-) -> dict[str, Any]:
-    """Predict a run's validation and test slides; write and return what metrics.json holds.
-
-    Youden's threshold is found on validation and used on test.
-    """
-    loaded = load_run(run)
-    split = loaded.provenance.get("split") or {}
-    model = loaded.build()
-    found: dict[str, list[tuple[Bag, Prediction]]] = {}
-    for role in ("validation", "test"):
-        known = [i for i in split.get(role, []) if i in project.slide_ids and project.has_features(i)]
-        found[role] = predict_bags(loaded, ProjectBags(project, known), device=device, model=model)
-    metrics = metrics_of(found, repeats=repeats)
-    if loaded.folder is not None:
-        write_text(loaded.folder / "predictions.csv", predictions_csv(found, loaded.classes))
-        write_json(loaded.folder / "metrics.json", metrics)
-    return metrics
-
-
-def predict_bags(
-    run: Run, bags: Sequence[Bag], *, device: str = "cpu", model: Any = None
-) -> list[tuple[Bag, Prediction]]:
-    """Predictions of labelled bags, each with its bag."""
-    from napari_mil.mil import predict
-
-    network = model if model is not None else run.build()
-    return [(bag, predict(run, bag, device=device, model=network)) for bag in bags]
-
-
-def metrics_of(found: Mapping[str, Sequence[tuple[Bag, Prediction]]], *, repeats: int = 1000) -> dict[str, Any]:
-    """metrics.json for predictions by role: `sets` {role: figures}, `threshold` and where it was found."""
-    arrays: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[str]]] = {}
-    for role, pairs in found.items():
-        if pairs:
-            labels = np.array([bag.label for bag, _ in pairs])
-            probabilities = np.stack([np.asarray(p.probabilities, dtype=np.float64) for _, p in pairs])
-            arrays[role] = labels, probabilities, [bag.patient_id or bag.slide_id for bag, _ in pairs]
-    threshold: float | None = None
-    if "validation" in arrays and arrays["validation"][1].shape[1] == 2:
-        value = youden(arrays["validation"][0], arrays["validation"][1][:, 1])
-        threshold = value if np.isfinite(value) else None
-    sets = {
-        role: slide_metrics(y, p, groups=who, threshold=threshold, threshold_from="validation", repeats=repeats)
-        for role, (y, p, who) in arrays.items()
-    }
-    note = "Validation slides chose the epoch and the threshold: their figures are optimistic. Research use only."
-    return {"sets": sets, "youden_threshold": threshold, "threshold_from": "validation", "note": note}
-
-
-def predictions_csv(found: Mapping[str, Sequence[tuple[Bag, Prediction]]], classes: Sequence[str]) -> str:
-    """Text of predictions.csv: slide_id, patient_id, role, label, predicted, p_<class> …"""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["slide_id", "patient_id", "role", "label", "predicted", *(f"p_{name}" for name in classes)])
-    for role, pairs in found.items():
-        for bag, prediction in pairs:
-            label = "" if bag.label is None else classes[bag.label]
-            values = [f"{p:.6g}" for p in prediction.probabilities]
-            predicted = classes[int(prediction.probabilities.argmax())]
-            writer.writerow([bag.slide_id, bag.patient_id or "", role, label, predicted, *values])
-    return text.getvalue()
