@@ -12,7 +12,7 @@ import torch
 
 from napari_mil.errors import MilError
 from napari_mil.mil import Bag, EpochReport, Method, Run, fit, predict
-from napari_mil.mil.fit import BEST_IS_LAST, _Trainer
+from napari_mil.mil.fit import BEST_IS_LAST, _Trainer, plain_method
 from napari_mil.mil.randomness import Randomness
 from napari_mil.mil.sampler import epoch_order
 
@@ -239,16 +239,39 @@ class TestSteps:
             torch.testing.assert_close(run.weights[name], start[name] - 0.01 * p.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_teacher_notes(train, validation, baseline: Path) -> None:
-    method = quick("mhim_abmil_c16")
-    assert any("copy of the untrained student" in note for note in next(fit(method, train, validation)).notes)
-    run = Run.load(baseline)
-    notes = next(fit(method, train, validation, teacher=run)).notes
-    assert any("starts from" in note and "best epoch" in note for note in notes)
-    by_path = method.with_settings({"mining.teacher": str(baseline)})
-    assert same(finish(fit(by_path, train, validation))[1], finish(fit(method, train, validation, teacher=run))[1])
-    with pytest.raises(MilError, match="holds no run"):
-        next(fit(method.with_settings({"mining.teacher": "nowhere"}), train, validation))
+class TestPlainRun:
+    """MHIM's teacher starts from a plain run: handed in, in a folder, or trained first."""
+
+    def test_trained_first(self, train, validation, tmp_path: Path) -> None:
+        method = quick("mhim_abmil_c16")
+        reports, run = finish(fit(method, train, validation, seed=3, out=tmp_path / "run"))
+        assert [(report.stage, report.epoch) for report in reports] == [
+            *(("plain", epoch) for epoch in range(1, 5)),
+            *(("", epoch) for epoch in range(1, 5)),
+        ]
+        plain = Run.load(tmp_path / "run" / "plain")
+        assert plain.finished
+        assert plain.method == plain_method(method)
+        assert same(plain, finish(fit(plain_method(method), train, validation, seed=3))[1])
+        assert f"The teacher starts from run/plain (best epoch {plain.best_epoch})." in run.notes
+        assert same(finish(fit(method, train, validation, seed=3, plain=plain))[1], run)
+        assert not same(finish(fit(method.with_settings({"mining.teacher": "copy"}), train, validation, seed=3))[1], run)
+
+    def test_given(self, train, validation, baseline: Path) -> None:
+        method = quick("mhim_abmil_c16")
+        reports, handed = finish(fit(method, train, validation, plain=Run.load(baseline)))
+        assert not any(report.stage for report in reports)
+        assert any("The teacher starts from" in note and "best epoch" in note for note in reports[0].notes)
+        by_path = method.with_settings({"mining.teacher": str(baseline)})
+        assert same(finish(fit(by_path, train, validation))[1], handed)
+        with pytest.raises(MilError, match="holds no run"):
+            next(fit(method.with_settings({"mining.teacher": "nowhere"}), train, validation))
+
+    def test_copy(self, train, validation) -> None:
+        method = quick("mhim_abmil_c16", mining__teacher="copy")
+        report = next(fit(method, train, validation))
+        assert report.stage == ""
+        assert any("copy of the untrained student" in note for note in report.notes)
 
 
 def test_many_classes(validation) -> None:
@@ -262,8 +285,22 @@ def test_many_classes(validation) -> None:
     assert predict(run, bags[9]).probabilities.shape == (3,)
 
 
-def test_rank_induction_with_mining(train, validation) -> None:
-    method = quick("mhim_abmil_c16").with_settings({"supervision.kind": "rank", "mining.random": 0.2})
-    reports, _ = finish(fit(method, train, validation))
-    assert set(reports[0].parts) >= {"bag", "rank", "consistency"}
-    assert reports[0].parts["rank"] > 0
+@pytest.mark.parametrize("mining", ["mhim", "mhim2"])
+@pytest.mark.parametrize("kind", ["rank", "attention", "instance_bce"])
+def test_outlines_with_mining(kind: str, mining: str, train, validation) -> None:
+    """Most patches are hidden, and yet every slide with lesions teaches by them."""
+    settings = {"mhim": {"mining.random": 0.9}, "mhim2": {"mining.keep": 0.1}}[mining]
+    method = quick("mhim_abmil_c16", mining__kind=mining, mining__teacher="copy", supervision__kind=kind)
+    method = method.with_settings({**settings, "task.class_weight": "none", "training.epochs": 1})
+    part = {"rank": "rank", "attention": "attention", "instance_bce": "instance"}[kind]
+
+    def lesions_taught(method: Method) -> list[bool]:
+        trainer = _Trainer(method, train, validation, 3, torch.device("cpu"), None, None, [], None, None)
+        trainer.learner.model.train()
+        losses = [trainer.learner.loss(bag) for bag in train if bag.label == 1]
+        assert all({"bag", part, "consistency"} == set(loss.parts) for loss in losses)
+        return [loss.parts[part].item() > 0 for loss in losses]
+
+    assert all(lesions_taught(method))
+    if kind == "rank":
+        assert not all(lesions_taught(method.with_settings({"mining.spare_lesions": False})))
