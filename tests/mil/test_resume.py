@@ -31,12 +31,14 @@ def interrupt(method: Method, train, validation, out: Path, epochs: int) -> None
 
 @pytest.mark.parametrize(
     "preset",
-    ["rank_induction", "rank_sampled", "ab_mil", "mhim_abmil_c16", "patch_classifier", "shuffled_outlines", "adamw"],
+    ["rank_induction", "rank_sampled", "ab_mil", "mhim", "mhim2", "patch_classifier", "shuffled_outlines", "adamw"],
 )
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_resumed_is_the_same_as_uninterrupted(preset: str, epochs: int, train, validation, tmp_path: Path) -> None:
     method = {
         "rank_sampled": lambda: quick(supervision__sample=2, supervision__cross_slide_negatives=3),
+        "mhim": lambda: quick("mhim_abmil_c16", mining__teacher="copy", mining__momentum=0.5),
+        "mhim2": lambda: quick("mhim_abmil_c16", mining__kind="mhim2", mining__teacher="copy", mining__momentum=0.5),
         "adamw": lambda: quick("ab_mil", training__optimizer="adamw", training__schedule="cosine"),
     }.get(preset, lambda: quick(preset))()
     _, whole = finish(fit(method, train, validation, seed=7, out=tmp_path / "whole"))
@@ -57,7 +59,7 @@ def test_resumed_is_the_same_as_uninterrupted(preset: str, epochs: int, train, v
 
 def test_cancelled_in_the_middle_then_resumed(train, validation, tmp_path: Path) -> None:
     """`on_bag` raises in epoch 3: the checkpoints of epoch 2 stay, and going on gives the whole run."""
-    method, out = quick("mhim_abmil_c16"), tmp_path / "run"
+    method, out = quick("mhim_abmil_c16", mining__teacher="copy"), tmp_path / "run"
     _, whole = finish(fit(method, train, validation))
     with pytest.raises(Cancelled):
         finish(fit(method, train, validation, out=out, on_bag=Stop(12 + 12 + 5)))
@@ -66,6 +68,26 @@ def test_cancelled_in_the_middle_then_resumed(train, validation, tmp_path: Path)
         assert (run.finished, len(run.history)) == (False, 2)
         predict(run, validation[0])
     assert same(finish(fit(method, train, validation, out=out, resume=True))[1], whole)
+
+
+@pytest.mark.parametrize("mining", ["mhim", "mhim2"])
+@pytest.mark.parametrize("epochs", [0, 2, 4, 5])
+def test_resumed_in_either_stage(mining: str, epochs: int, train, validation, tmp_path: Path) -> None:
+    """Interrupted in the plain run (0, 2), right after it (4), or in the training that starts from it (5)."""
+    method, out = quick("mhim_abmil_c16", mining__kind=mining), tmp_path / "run"
+    _, whole = finish(fit(method, train, validation, seed=7))
+    with pytest.raises(Cancelled):
+        finish(fit(method, train, validation, seed=7, out=out, on_bag=Stop(12 * epochs + 5)))
+    assert not Run.load(out).finished
+    if epochs < 4:
+        with pytest.raises(TrainingError, match=r"other settings \(mining.momentum\)"):
+            next(fit(method.with_settings({"mining.momentum": 0.1}), train, validation, seed=7, out=out, resume=True))
+    reports, resumed = finish(fit(method, train, validation, seed=7, out=out, resume=True))
+    stages = [("plain", epoch) for epoch in range(1, 5)] + [("", epoch) for epoch in range(1, 5)]
+    assert [(report.stage, report.epoch) for report in reports] == stages[epochs:]
+    assert same(resumed, whole)
+    with pytest.raises(TrainingError, match="already holds a run"):
+        next(fit(method, train, validation, seed=7, out=out))
 
 
 def test_cancelled_in_the_first_epoch(train, validation, tmp_path: Path) -> None:
