@@ -62,12 +62,12 @@ def validation() -> list[Bag]:
 def quick(preset: str = "rank_induction", **settings: object) -> Method:
     """A preset that trains in milliseconds."""
     method = Method.preset(preset)
-    small = {"ab_mil_rank": {"aggregator.hidden": 4}, "ab_mil_mhim": {"aggregator.stem_dim": 8}}
+    small = {"aggregator.hidden": 4, "aggregator.stem_dim": 8}
     base = {
         "training.epochs": 4,
         "training.learning_rate": 0.01,
         "training.accumulate": 2,
-        **small.get(method.aggregator.name, {}),
+        **{key: value for key, value in small.items() if key in method.settings() and method.settings()[key] > value},
     }
     return method.with_settings({**base, **{key.replace("__", "."): value for key, value in settings.items()}})
 

@@ -28,6 +28,22 @@ LESIONS = {"supervision.weight": 0.5, "supervision.shuffle_labels": True}
 ATTENTION = {"aggregator.threshold": 0.8, "aggregator.temperature": 0.5}
 NETWORK = {"aggregator.binary_head": "two", "aggregator.initialisation": "xavier"}
 LONG = {"training.epochs": 12}
+STEM = {
+    "aggregator.stem_dim": 9,
+    "aggregator.activation": "gelu",
+    "aggregator.dropout": 0.5,
+    "aggregator.threshold": 0.9,
+    "aggregator.binary_head": "single",
+    "aggregator.initialisation": "torch",
+}
+CLAM = {
+    "aggregator.attention_dim": 5,
+    "aggregator.temperature": 0.5,
+    "aggregator.instance_weight": 0.5,
+    "aggregator.instance_patches": 2,
+    "aggregator.instance_loss": "ce",
+    "aggregator.exclusive": True,
+}
 FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, settings to flip
     ("rank_induction", {"aggregator.threshold": None, "task.class_weight": "none", "training.sampler": "shuffled"}, {
         **COMMON, **LESIONS, **ATTENTION, **NETWORK,
@@ -92,6 +108,28 @@ FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, setti
     ("rank_induction", {"training.learning_rate": 0.003}, {"training.monitor": "val_balanced_accuracy"}),
     ("ab_mil", {"task.kind": "survival"}, {"task.n_bins": 3, "task.bags": "slide", "training.sampler": "in_order"}),
     ("ab_mil", {"task.kind": "survival", **LONG, "training.learning_rate": 0.03}, {"training.monitor": "val_c_index"}),
+    ("hard_negative_bags", {"task.class_weight": 9.0, "training.sampler": "shuffled"}, {
+        "aggregator.adaptive_weight": None,
+        "mining.deviations": 0.0,
+        "mining.clusters": 3,
+        "mining.bags": 2,
+        "mining.second": "continued",
+    }),
+    ("dsmil_c16", {"aggregator.query_dim": 4}, {
+        **STEM,
+        "aggregator.query_dim": 5,
+        "aggregator.value_dropout": 0.5,
+        "aggregator.fusion": "logits",
+    }),
+    ("clam_sb_c16", {"aggregator.attention_dim": 4}, {**STEM, **CLAM}),
+    ("clam_mb_c16", {"aggregator.attention_dim": 4}, {**STEM, **CLAM}),
+    ("dtfd_c16", {"aggregator.attention_dim": 4}, {
+        **STEM,
+        "aggregator.attention_dim": 5,
+        "aggregator.temperature": 0.5,
+        "aggregator.pseudo_bags": 3,
+        "aggregator.distillation": "afs",
+    }),
 ]  # fmt: skip
 CASES = [(preset, base, key, value) for preset, base, flips in FLIPS for key, value in flips.items()]
 
@@ -126,13 +164,18 @@ def test_setting_has_an_effect(preset: str, base: dict, key: str, value: object,
     assert fingerprint(flipped) != fingerprint(method)
 
 
-def owner(preset: str, key: str) -> str:
+def owner(method: Method, key: str) -> str:
     """The kind that a setting belongs to: ab_mil, rank, mhim, …; training has but one."""
-    settings, part = Method.preset(preset).settings(), key.split(".")[0]
+    settings, part = method.settings(), key.split(".")[0]
     return settings.get(f"{part}.name") or settings.get(f"{part}.kind") or part
 
 
 def test_no_setting_is_forgotten_above() -> None:
-    flipped = {(owner(preset, key), key) for preset, _, flips in FLIPS for key in flips}
-    every = {(owner(preset, key), key) for preset in Method.presets() for key in Method.preset(preset).settings()}
+    methods = [Method.preset(name) for name in Method.presets()]
+    flipped = {
+        (owner(Method.preset(preset).with_settings({k: v for k, v in base.items() if v != "BASELINE"}), key), key)
+        for preset, base, flips in FLIPS
+        for key in flips
+    }
+    every = {(owner(method, key), key) for method in methods for key in method.settings()}
     assert {(kind, key) for kind, key in every - flipped if key.split(".")[1] not in ("name", "kind")} == set()
