@@ -215,6 +215,28 @@ def test_a_run_without_a_finished_epoch_has_nothing_to_keep(tmp_path: Path) -> N
     assert settle_run(None, "best", False) == "Cancelled."
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_stopping_in_the_plain_run_keeps_it_as_a_run_of_its_own(tmp_path: Path, keep: str) -> None:
+    folder = run_folder(tmp_path, "run.json", "last.safetensors", "patch_labels.npz")
+    (folder / "plain").mkdir()
+    for name in _FULL:
+        (folder / "plain" / name).write_text('{"seed": 1}' if name.endswith(".json") else "w")
+    assert f"its {keep} epoch's weights are kept in x-plain" in settle_run(folder, keep, True)  # type: ignore[arg-type]
+    assert not folder.exists()
+    kept = folder.with_name("x-plain")
+    assert sorted(path.name for path in kept.iterdir()) == sorted([*_FULL, "patch_labels.npz"])
+    assert json.loads((kept / "run.json").read_text()) == {"seed": 1, "status": "cancelled", "use": keep}
+
+
+def test_discarding_in_the_plain_run_keeps_nothing(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, "run.json")
+    (folder / "plain").mkdir()
+    for name in _FULL:
+        (folder / "plain" / name).write_text("{}")
+    assert "discarded" in settle_run(folder, "discard", True)
+    assert list(folder.parent.iterdir()) == []
+
+
 def test_a_training_resumes_in_its_folder_once_it_has_a_state(tmp_path: Path) -> None:
     spec = TrainJob(project=str(tmp_path), method={})
     assert resumed(spec, None) == spec
