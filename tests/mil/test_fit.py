@@ -255,7 +255,8 @@ class TestPlainRun:
         assert same(plain, finish(fit(plain_method(method), train, validation, seed=3))[1])
         assert f"The teacher starts from run/plain (best epoch {plain.best_epoch})." in run.notes
         assert same(finish(fit(method, train, validation, seed=3, plain=plain))[1], run)
-        assert not same(finish(fit(method.with_settings({"mining.teacher": "copy"}), train, validation, seed=3))[1], run)
+        copied = method.with_settings({"mining.teacher": "copy"})
+        assert not same(finish(fit(copied, train, validation, seed=3))[1], run)
 
     def test_given(self, train, validation, baseline: Path) -> None:
         method = quick("mhim_abmil_c16")
