@@ -83,7 +83,7 @@ FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, setti
         "aggregator.stem_dim": 9, "aggregator.dropout": 0.5, "aggregator.binary_head": "single",
         "aggregator.initialisation": "torch",
     }),
-    ("mhim_abmil_c16", {"mining.high": 0.2, "mining.momentum": 0.5}, {
+    ("mhim_abmil_c16", {"mining.teacher": "copy", "mining.high": 0.2, "mining.momentum": 0.5}, {
         **ATTENTION,
         "aggregator.gated": True,
         "aggregator.activation": "gelu",
@@ -130,6 +130,27 @@ FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, setti
         "aggregator.pseudo_bags": 3,
         "aggregator.distillation": "afs",
     }),
+    ("mhim_abmil_c16", {"mining.teacher": "copy", "supervision.kind": "rank", "mining.random": 0.9},
+     {"mining.spare_lesions": False}),
+    ("mhim_transmil_c16", {"mining.teacher": "copy", "aggregator.heads": 2, "mining.high": 0.3, "mining.low": 0.3,
+                           "training.epochs": 2}, {"mining.fusion": "mean"}),
+    ("mhim2_abmil", {"mining.teacher": "copy", "mining.high": 0.2, "mining.momentum": 0.5, "training.epochs": 3}, {
+        "mining.score": "attention",
+        "mining.high": 0.4,
+        "mining.keep": 0.5,
+        "mining.queries": 2,
+        "mining.query_momentum": 0.5,
+        "mining.recycle_dropout": 0.5,
+        "mining.momentum": 0.9,
+        "mining.momentum_schedule": "cosine",
+        "mining.consistency_weight": 0.1,
+        "mining.consistency_temperature": 0.5,
+        "mining.teacher_mode": "train",
+        "mining.teacher": "BASELINE",
+    }),
+    ("mhim2_abmil", {"mining.teacher": "BASELINE", "training.epochs": 3}, {"mining.student_init": "stem"}),
+    ("mhim2_abmil", {"mining.teacher": "copy", "supervision.kind": "rank", "training.epochs": 3},
+     {"mining.spare_lesions": False}),
 ]  # fmt: skip
 CASES = [(preset, base, key, value) for preset, base, flips in FLIPS for key, value in flips.items()]
 
