@@ -17,25 +17,46 @@ _ROWS = 2048
 """Tokens of one piece of `Spread` on a processor: 2 MB of attention to 256 landmarks."""
 
 
-def landmark_means(tokens: Tensor, landmarks: int) -> tuple[Tensor, int]:
-    """Means (m, D) of consecutive rows of tokens (M, D) behind as many zero rows as make M a multiple of m.
+class LandmarkMeans(torch.autograd.Function):
+    """Means (m, D) of consecutive rows of tokens (M, D) behind zero rows, and the first few tokens by themselves.
 
-    Returns
-    -------
-    means : (m, D) tensor
-    padding : int
-        How many zero rows these are.
+    Takes the tokens, m, and how many of the first tokens are wanted.
     """
-    n, dim = tokens.shape
-    length = -(-n // landmarks)
-    padding = landmarks * length - n
-    empty = padding // length  # landmarks of zero rows alone
-    rest = (length - padding % length) % length  # rows of the landmark that has both
-    whole = tokens[rest:].view(-1, length, dim).sum(dim=1)
-    parts = [tokens.new_zeros(empty, dim), whole]
-    if rest:
-        parts.insert(1, tokens[:rest].sum(dim=0, keepdim=True))
-    return torch.cat(parts) / length, padding
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, landmarks: int, first: int) -> tuple[Tensor, Tensor]:
+        ctx.of = len(tokens), landmarks
+        length, empty, rest = _groups(*ctx.of)
+        means = tokens.new_zeros(landmarks, tokens.shape[1])
+        torch.sum(tokens[rest:].view(-1, length, tokens.shape[1]), dim=1, out=means[empty + bool(rest) :])
+        if rest:
+            torch.sum(tokens[:rest], dim=0, out=means[empty])
+        return means.div_(length), tokens[:first].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_means: Tensor, to_first: Tensor) -> tuple[Tensor, None, None]:
+        n, landmarks = ctx.of
+        length, empty, rest = _groups(n, landmarks)
+        to_means = to_means / length
+        to_tokens = to_means.new_empty(n, to_means.shape[1])
+        to_tokens[rest:].view(-1, length, to_means.shape[1]).copy_(to_means[empty + bool(rest) :, None])
+        if rest:
+            to_tokens[:rest] = to_means[empty]
+        to_tokens[: len(to_first)] += to_first
+        return to_tokens, None, None
+
+
+def zero_rows(tokens: int, landmarks: int) -> int:
+    """Zero rows in front of so many tokens, up to a multiple of the landmarks."""
+    return -tokens % landmarks
+
+
+def _groups(tokens: int, landmarks: int) -> tuple[int, int, int]:
+    """Rows of one landmark, landmarks of zero rows alone, and tokens of the landmark that has both."""
+    length = -(-tokens // landmarks)
+    padding = zero_rows(tokens, landmarks)
+    return length, padding // length, -padding % length
 
 
 class PseudoInverse:
@@ -124,9 +145,9 @@ class Gather(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         read = None if v is None else torch.empty_like(q_m)
         row = q_m.new_empty(heads, len(k))
-        a, zero_rows = q_m.new_empty(m, len(k) + 1), _logarithm(padding)
+        a, of_zero_rows = q_m.new_empty(m, len(k) + 1), _logarithm(padding)
         for h in range(heads):
-            of_tokens = _gathered(a, q_m[h], _head(k, h, d), zero_rows)  # (m, M)
+            of_tokens = _gathered(a, q_m[h], _head(k, h, d), of_zero_rows)  # (m, M)
             if v is not None and read is not None:
                 _product(of_tokens, _head(v, h, d), v.dtype, out=read[h])
             torch.mv(of_tokens.t(), weights[h], out=row[h])
@@ -143,11 +164,11 @@ class Gather(torch.autograd.Function):
         to_q, to_k = torch.empty_like(q_m), torch.empty_like(k)
         to_v = torch.empty_like(v) if to_read is not None else None
         to_weights = torch.empty_like(weights) if to_row is not None else None
-        a, g, zero_rows = q_m.new_empty(m, n + 1), q_m.new_empty(m, n + 1), _logarithm(ctx.padding)
+        a, g, of_zero_rows = q_m.new_empty(m, n + 1), q_m.new_empty(m, n + 1), _logarithm(ctx.padding)
         to_a = g[:, :n]
         for h in range(heads):
             key = _head(k, h, d)
-            of_tokens = _gathered(a, q_m[h], key, zero_rows)
+            of_tokens = _gathered(a, q_m[h], key, of_zero_rows)
             g[:, n] = 0
             if to_read is not None and to_v is not None:
                 _product(to_read[h], _head(v, h, d).t(), low, out=to_a)
@@ -214,11 +235,11 @@ def _logarithm(padding: int) -> float:
     return math.log(padding) if padding else -math.inf
 
 
-def _gathered(room: Tensor, q: Tensor, k: Tensor, zero_rows: float) -> Tensor:
+def _gathered(room: Tensor, q: Tensor, k: Tensor, of_zero_rows: float) -> Tensor:
     """softmax(q̃ kᵀ) of one head, q̃ (m, d) and k (M, d), written into the room → its first M columns."""
     n = len(k)
     _product(q, k.t(), k.dtype, out=room[:, :n])
-    room[:, n] = zero_rows
+    room[:, n] = of_zero_rows
     torch.softmax(room, dim=-1, out=room)
     return room[:, :n]
 

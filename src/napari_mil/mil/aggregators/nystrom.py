@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .landmarks import Gather, PseudoInverse, Spread, landmark_means
+from .landmarks import Gather, LandmarkMeans, PseudoInverse, Spread, zero_rows
 
 TAPS = 33
 """Of the convolution along the tokens."""
@@ -61,50 +61,50 @@ class NystromAttention(nn.Module):
         """
         w_q, w_k, w_v = self.to_qkv.weight.chunk(3)
         q, k, v = F.linear(tokens, w_q), F.linear(tokens, w_k), F.linear(tokens, w_v)  # (M, D) each
-        q_m, k_m, inverse, padding = self._landmarks(tokens)
+        q_m, k_m, inverse, near = self._landmarks(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
-            of_class = torch.einsum("he,hme->hm", _split(q[0].to(q_m), self.heads), k_m * self._scale)  # (H, m)
-            weights = inverse.left(torch.softmax(of_class, dim=-1))  # (H, m): A1[cls] Z
-            read, row = Gather.apply(q_m, k, v, weights, padding)  # A3 v (H, m, d); A1[cls] Z A3 (H, M)
+            weights = self._weights(near[0], k_m, inverse)  # (H, m)
+            # A3 v (H, m, d); A1[cls] Z A3 (H, M)
+            read, row = Gather.apply(q_m, k, v, weights, zero_rows(len(tokens), self.landmarks))
             values = inverse.right(read)  # (H, m, d): Z A3 v
             mixed = Spread.apply(q, k_m * self._scale, values, self._along_tokens(v))  # (M, D)
         return F.linear(mixed, self.to_out.weight, self.to_out.bias), row
 
     def first(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for the class token alone: out (D,) and row (H, M), without queries and values of the others."""
-        w_q, w_k, w_v = self.to_qkv.weight.chunk(3)
+        _, w_k, w_v = self.to_qkv.weight.chunk(3)
         k = F.linear(tokens, w_k)  # (M, D)
-        q_m, k_m, inverse, padding = self._landmarks(tokens)
+        q_m, k_m, inverse, near = self._landmarks(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
-            tokens = tokens.to(q_m)
-            query = _split(F.linear(tokens[0], w_q), self.heads)  # (H, d)
-            of_class = torch.einsum("he,hme->hm", query, k_m * self._scale)
-            weights = inverse.left(torch.softmax(of_class, dim=-1))
-            _, row = Gather.apply(q_m, k, None, weights, padding)
-            # row (W_v tokens) = W_v (row tokens)
-            gathered = (row @ tokens)[:, :, None]  # (H, D, 1)
+            weights = self._weights(near[0], k_m, inverse)  # (H, m)
+            _, row = Gather.apply(q_m, k, None, weights, zero_rows(len(tokens), self.landmarks))
+            # row (tokens W_vᵀ) = (row tokens) W_vᵀ
+            gathered = (row @ tokens.to(row))[:, :, None]  # (H, D, 1)
             out = (w_v.view(self.heads, -1, w_v.shape[1]) @ gathered)[..., 0]  # (H, d)
-            near = F.linear(tokens[: TAPS // 2 + 1], w_v)  # values that the convolution sees from the class token
-            kernel = self.res_conv.weight[:, 0, TAPS // 2 : TAPS // 2 + len(near), 0]  # (H, taps)
-            out = out + torch.einsum("ht,the->he", kernel, near.view(len(near), self.heads, -1))
+            kernel = self.res_conv.weight[:, 0, TAPS // 2 : TAPS // 2 + len(near), 0]  # (H, taps from cls on)
+            out = out + torch.einsum("ht,the->he", kernel, _split(F.linear(near, w_v), self.heads))
         return F.linear(out.flatten(), self.to_out.weight, self.to_out.bias), row
 
     @property
     def _scale(self) -> float:
         return math.sqrt(self.heads / self.to_out.in_features)  # d^-½
 
-    def _landmarks(self, tokens: Tensor) -> tuple[Tensor, Tensor, PseudoInverse, int]:
-        """Scaled queries and keys of the landmarks (H, m, d), the pseudo-inverse of A2, and the zero rows in front."""
+    def _landmarks(self, tokens: Tensor) -> tuple[Tensor, Tensor, PseudoInverse, Tensor]:
+        """Scaled queries and keys of the landmarks (H, m, d), the pseudo-inverse of A2, and the first 17 tokens."""
         with torch.autocast(tokens.device.type, enabled=False):
             # the projections are linear: landmarks of q and k are projections of the tokens' means
             wide = tokens if tokens.dtype == torch.float64 else tokens.float()
-            means, padding = landmark_means(wide, self.landmarks)  # (m, D)
-            dim = means.shape[1]
-            q_m, k_m = F.linear(means, self.to_qkv.weight[: 2 * dim]).chunk(2, dim=1)
-            q_m = _split(q_m * self._scale, self.heads).transpose(0, 1)
-            k_m = _split(k_m, self.heads).transpose(0, 1)
+            means, near = LandmarkMeans.apply(wide, self.landmarks, TAPS // 2 + 1)  # (m, D), (17, D)
+            q_m, k_m = F.linear(means, self.to_qkv.weight[: 2 * means.shape[1]]).chunk(2, dim=1)
+            q_m = _split(q_m * self._scale, self.heads).transpose(0, 1).contiguous()
+            k_m = _split(k_m, self.heads).transpose(0, 1).contiguous()
             similar = torch.softmax(q_m @ k_m.transpose(1, 2), dim=-1)  # A2 (H, m, m)
-            return q_m, k_m, PseudoInverse(similar, self.pinv_iterations), padding
+            return q_m, k_m, PseudoInverse(similar, self.pinv_iterations), near
+
+    def _weights(self, token: Tensor, k_m: Tensor, inverse: PseudoInverse) -> Tensor:
+        """A1[cls] Z (H, m): what the class token (D,) takes of each landmark."""
+        query = _split(F.linear(token, self.to_qkv.weight[: len(token)]), self.heads)  # (H, d)
+        return inverse.left(torch.softmax(torch.einsum("he,hme->hm", query, k_m * self._scale), dim=-1))
 
     def _along_tokens(self, v: Tensor) -> Tensor:
         """conv(v) (M, D): each head's 33 taps along the tokens."""

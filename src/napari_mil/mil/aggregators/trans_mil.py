@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,19 +9,15 @@ from torch.utils.checkpoint import checkpoint
 
 from .ab_mil import linear_stem
 from .base import Aggregator, BagOutput, initialise, threshold_attention
-from .depthwise import depthwise_conv
+from .depthwise import convolve_patches
 from .nystrom import NystromAttention
-
-SMALLEST_SIDE = 7
-"""Of PPEG's square: that of its largest kernel."""
 
 
 class Ppeg(nn.Module):
-    """Position of a patch from its place in the bag's order: y = x + DW7(x) + DW5(x) + DW3(x).
+    """Position of a patch from its place in the bag's order: x ← x + DW7(x) + DW5(x) + DW3(x).
 
-    Patches (N, D) fill a square of side ⌈√N⌉ row by row, its rest is filled by the first patches again; a square
-    smaller than 7 is set into one of 7 with zeros at the end. The three depthwise convolutions and the identity are one
-    convolution with 7 × 7 taps.
+    The patches lie in a square, line by line (see `convolve_patches`). The three depthwise convolutions and the
+    identity are one with 7 × 7 taps.
     """
 
     def __init__(self, dim: int) -> None:
@@ -32,18 +26,12 @@ class Ppeg(nn.Module):
         self.proj1 = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.proj2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N, D) → (N, D)."""
-        n = len(x)
-        side = math.isqrt(n - 1) + 1
-        square = torch.cat([x, x[: side * side - n]]) if side * side > n else x
-        if side < SMALLEST_SIDE:
-            square = F.pad(square, (0, 0, 0, SMALLEST_SIDE**2 - len(square)))
-            side = SMALLEST_SIDE
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (1 + N, D) → the same, the class token untouched."""
         kernel = self.proj.weight + F.pad(self.proj1.weight, (1, 1, 1, 1)) + F.pad(self.proj2.weight, (2, 2, 2, 2))
         identity = F.pad(kernel.new_ones(1, 1, 1, 1), (3, 3, 3, 3))
-        bias = self.proj.bias + self.proj1.bias + self.proj2.bias
-        return depthwise_conv(square.view(side, side, -1), kernel + identity, bias).flatten(0, 1)[:n]
+        biases = [proj.bias for proj in (self.proj, self.proj1, self.proj2) if proj.bias is not None]
+        return convolve_patches(tokens, kernel + identity, torch.stack(biases).sum(dim=0))
 
 
 class Layer(nn.Module):
@@ -156,7 +144,7 @@ class TransMil(Aggregator):
     def _first_half(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """h (N, D') → tokens behind the positions (1 + N, D'), row of layer 1 (H, 1 + N)."""
         tokens, row = self.layer1(torch.cat([self.cls_token.to(h), h]))
-        return torch.cat([tokens[:1], self.pos_embedding(tokens[1:])]), row
+        return self.pos_embedding(tokens), row
 
     def _second_half(self, tokens: Tensor) -> Tensor:
         token: Tensor = self.layer2.first(tokens)[0]
