@@ -30,10 +30,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "instance_bce_loss",
             "shuffle_labels",
         ],
-        "mining": ["MaskRatios", "MaskedBag", "mask_instances", "consistency_loss", "ema_update", "cosine_schedule"],
+        "mining": [
+            "MaskRatios",
+            "MaskedBag",
+            "mask_instances",
+            "consistency_loss",
+            "ema_update",
+            "cosine_schedule",
+            "RecycleNetwork",
+            "class_aware_score",
+        ],
         "mining.hard_negative": ["hard_negatives", "hard_negative_bags"],
         "survival": ["survival_bins", "survival_nll"],
-        "convert": ["convert_state_dict"],
+        "convert": ["convert_state_dict", "read_published"],
     },
 )
 
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     from .bag import patient_bags as patient_bags
     from .checkpoint import Run as Run
     from .convert import convert_state_dict as convert_state_dict
+    from .convert import read_published as read_published
     from .fit import fit as fit
     from .method import Method as Method
     from .metrics import auroc as auroc
@@ -53,6 +63,8 @@ if TYPE_CHECKING:
     from .metrics import c_index as c_index
     from .mining import MaskedBag as MaskedBag
     from .mining import MaskRatios as MaskRatios
+    from .mining import RecycleNetwork as RecycleNetwork
+    from .mining import class_aware_score as class_aware_score
     from .mining import consistency_loss as consistency_loss
     from .mining import cosine_schedule as cosine_schedule
     from .mining import ema_update as ema_update
