@@ -242,6 +242,35 @@ class TestMil:
             assert len(found.kept) == 1
         assert len(mil.mask_instances(torch.randn(1), mil.MaskRatios(0.9, 0, 0.9)).kept) == 1
 
+    @pytest.mark.parametrize("name", ["ab_mil", "ab_mil_rank", "ab_mil_mhim"])
+    @pytest.mark.parametrize("classes", [2, 4])
+    def test_class_aware_score(self, name: str, classes: int) -> None:
+        network, x = mil.build_aggregator(name, 12, classes).eval(), torch.randn(9, 12)
+        with torch.no_grad():
+            network.classifier.weight *= 20
+        score = mil.class_aware_score(network, x)
+        assert score.shape == (9,)
+        assert score.dtype == torch.float64
+        with torch.no_grad():
+            terms = network(x).attention[:, None] * (network.instances(x) @ network.classifier.weight.T)
+        if terms.shape[1] == 1:
+            terms = torch.cat([torch.zeros_like(terms), terms], dim=1)
+        assert torch.allclose(score.exp().float(), torch.softmax(terms, 1).amax(1), atol=1e-5)
+
+    def test_recycle_network(self) -> None:
+        network = mil.RecycleNetwork(16, queries=3).eval()
+        assert sum(p.numel() for p in mil.RecycleNetwork(512).parameters()) == 1_050_112
+        x, heads, d = torch.randn(11, 16), 8, 64
+        n, q = network.norm(x), network.to_q(network.norm(network.queries))
+        k, v = network.to_kv(n).chunk(2, dim=1)
+        q, k, v = (t.reshape(len(t), heads, d).transpose(0, 1) for t in (q, k, v))
+        mixed = (torch.softmax(q @ k.transpose(1, 2) / 8, dim=-1) @ v).transpose(0, 1).reshape(3, -1)
+        assert torch.allclose(network(x), network.to_out(mixed), atol=1e-5)
+        before = network.queries.clone()
+        network.remember(network(x))
+        assert torch.allclose(network.queries, 0.9999 * before + 0.0001 * network(x), atol=1e-4)
+        assert not network.queries.requires_grad
+
     def test_consistency_loss(self) -> None:
         student, teacher = torch.randn(6, requires_grad=True), torch.randn(6, requires_grad=True)
         loss = mil.consistency_loss(student, teacher, 0.1)
