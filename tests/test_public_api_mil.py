@@ -92,7 +92,7 @@ class TestTraining:
         network = method.build(in_dim=16, n_classes=2)
         out = network(torch.randn(7, 16))
         assert isinstance(out, mil.BagOutput)
-        assert out._fields == ("logits", "scores", "attention", "embedding", "head_scores")
+        assert out._fields == ("logits", "scores", "attention", "embedding", "head_scores", "extras")
         assert out.logits.shape in ((1,), (2,))
         assert len(out.scores) == len(out.attention) == 7
 
