@@ -145,7 +145,7 @@ class TestNames:
             (mil.consistency_loss, ["student", "teacher", "temperature"]),
             (mil.ema_update, ["teacher", "student", "momentum"]),
             (mil.convert_state_dict, ["state", "source"]),
-            (mil.mask_instances, ["scores", "ratios", "*fusion", "*generator", "*permutations"]),
+            (mil.mask_instances, ["scores", "ratios", "*fusion", "*generator", "*permutations", "*labels"]),
             (mil.MaskRatios, ["high", "low", "random", "high_random"]),
         ],
     )
