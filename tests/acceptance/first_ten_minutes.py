@@ -335,10 +335,10 @@ def _outlines(annotations: Path, slide_id: str) -> bool:
 def _train(p: Player, figures: dict[str, Any], epochs: int) -> None:
     page = p.page("Train")
     with p.step("train", "Rank induction in training while the person pans"):
-        assert "recommended" in page.preset.currentText()
+        assert "recommended" in page.preset.text()
         p.click(page.settings.title)
         page.epochs.setValue(epochs)
-        page.extra.setText("training.patience=1000")  # so that there is something left to stop
+        p.session.models.form.put("training.patience", 1000)  # so that there is something left to stop
         p.click_when_on(page.train)
         p.until("the curve has three points", lambda: len(p.session.models.epochs) >= 3, 180)
         before = p.viewer.scene.camera.center

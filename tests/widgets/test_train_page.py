@@ -16,7 +16,6 @@ from napari_mil.widgets.dock import MilDock
 from .conftest import click
 
 Until = Callable[..., None]
-LONG = "training.patience=10000"
 
 
 @pytest.fixture
@@ -31,9 +30,8 @@ def page(trained: MilDock, until: Until) -> Any:
 
 def begin(page: Any, until: Until, epochs: int = 3000) -> Path:
     """Start a training that would take long, and wait for its curve."""
-    page.epochs.setMaximum(10_000)
-    page.epochs.setValue(epochs)
-    page.extra.setText(LONG)
+    page.session.models.form.put("training.epochs", epochs)
+    page.session.models.form.put("training.patience", None)
     click(page.train)
     until(lambda: len(page.session.models.epochs) >= 2, 60)
     return page.session.models.run
@@ -71,7 +69,7 @@ def test_obstacles_are_looked_for_only_while_somebody_looks(trained: MilDock, un
     session = trained.session
     looked = []
     check = session.project.check_trainable
-    session.project.check_trainable = lambda: looked.append(1) or check()  # type: ignore[method-assign]
+    session.project.check_trainable = lambda survival: looked.append(1) or check(survival)  # type: ignore[method-assign]
     session.slides.update(session.project.slide_ids[:1], patient_id="someone")
     session.background.run(lambda: None, looked.append, lambda _: None)
     until(lambda: looked)
@@ -86,7 +84,8 @@ def test_obstacles_are_looked_for_only_while_somebody_looks(trained: MilDock, un
 def test_training_shows_curves_and_a_result(page: Any, until: Until) -> None:
     session = page.session
     before = len(session.models.runs)
-    page.epochs.setValue(3)
+    click(page.settings.title)
+    page.rows["training.epochs"].editor.box.setValue(3)
     click(page.train)
     assert page.runs.currentText() == session.models.run.name
     assert page.settings.title.arrowType().name == "RightArrow"  # folded: the curves are seen
@@ -96,7 +95,8 @@ def test_training_shows_curves_and_a_result(page: Any, until: Until) -> None:
     assert [x for x, _ in page.loss.curves["train"]] == [1, 2, 3]
     assert [x for x, _ in page.loss.curves["validation"]] == [1, 2, 3]
     assert {"bag", "rank"} <= set(page.loss.curves)
-    assert [x for x, _ in page.auroc.curves["validation"]] == [1, 2, 3]
+    assert [x for x, _ in page.figures.curves["AUROC"]] == [1, 2, 3]
+    assert "balanced accuracy" in page.figures.curves
     assert "3 epochs, the best is" in page.outcome.text()
     assert len(session.models.runs) == before + 1
     assert "is finished" in page.resume.reason
@@ -197,24 +197,44 @@ def test_an_interrupted_job_is_offered_or_dismissed(page: Any, new_dock: Callabl
     assert not dock.jobs.isVisible()
 
 
-def test_settings_count_though_their_section_is_folded(page: Any) -> None:
-    page.settings.set_folded(False)
-    page.weight.setValue(0.25)
-    page.extra.setText("training.patience=7 aggregator.temperature=0.5")
-    page.settings.set_folded(True)
-    assert page.method_settings()["supervision.weight"] == 0.25
-    assert page.method_settings()["training.patience"] == "7"
-    page.preset.setCurrentIndex(page.preset.findData("ab_mil"))
-    assert "supervision.weight" not in page.method_settings()
+def test_a_plain_run_comes_first_and_is_told_apart(page: Any, until: Until) -> None:
+    session = page.session
+    page.preset.choose("mhim_abmil_c16")
+    assert "Needs a plain run for its teacher" in page.preset_note.text()
+    session.models.form.put("training.epochs", 3)
+    hints, titles = [], []
 
+    def note() -> None:
+        hints.append(page.hint.text())
+        titles.append(page.loss.title)
 
-def test_a_setting_that_makes_no_sense_is_a_sentence(page: Any) -> None:
-    page.extra.setText("training.nonsense=3")
-    runs = sorted((page.session.project.folder / "runs").iterdir())
+    session.models.epochs_changed.connect(note)
     click(page.train)
-    assert "nonsense" in page.window().sentence.text()
-    assert page.session.desk.running is None
-    assert sorted((page.session.project.folder / "runs").iterdir()) == runs
+    until(lambda: session.models.training)
+    until(lambda: session.desk.running is None, 60)
+    assert any(hint.startswith("First a plain run for the teacher: epoch 2 of 3.") for hint in hints)
+    own = titles.index("Loss", titles.index("Loss of the plain run"))
+    assert "Loss of the plain run" not in titles[own:]
+    assert page.loss.title == "Loss"
+    assert [x for x, _ in page.loss.curves["train"]] == [1, 2, 3]  # its own epochs, not those of the plain run
+    assert "consistency" in page.loss.curves
+    assert page.outcome.text().startswith("Plain run before it: 3 epochs")
+    assert session.models.run.name.endswith("mhim_abmil_c16")
+    assert not [run for run in session.models.runs if run.name == "plain"]  # no run of the project's
+
+
+def test_stopping_in_the_plain_run_keeps_it_as_a_run(page: Any, until: Until) -> None:
+    session = page.session
+    page.preset.choose("mhim_abmil_c16")
+    run = begin(page, until)
+    assert session.models.stage == "plain"
+    assert page.stop_menu.actions()[0].toolTip() == "During the plain run: its model stays as a run of its own"
+    stop(page, "best", until)
+    assert not run.exists()
+    assert session.models.run.name == f"{run.name}-plain"
+    assert session.models.facts.facts["method"]["mining"]["kind"] == "none"
+    assert page.loss.curves["train"]
+    assert page.resume.isEnabled()  # it can go on as what it is
 
 
 def test_a_job_of_a_closed_project_does_not_reach_the_next_one(page: Any, until: Until, cohort: Path) -> None:

@@ -69,7 +69,8 @@ SETTING_TITLES = {
     "keep": "Shown at random",
     "queries": "Recycled rows",
     "second": "Second training",
-    "bags": "Bags",
+    "mining.bags": "New bags",
+    "task.bags": "One bag for",
     "n_bins": "Bins of time",
     "epochs": "Epochs at most",
     "min_epochs": "Epochs at least",
@@ -106,6 +107,8 @@ CHOICE_TITLES = {
     "train": "with dropout",
     "copy": "the student's copy",
     "plain": "a plain run",
+    "slide": "each slide",
+    "patient": "each patient",
 }
 # the papers' values, to begin with where a setting is off by default
 STARTS = {
@@ -221,7 +224,7 @@ def _kind(part: str, model: type[BaseModel], key: str, name: str, title: str) ->
 def _setting(key: str, info: FieldInfo) -> Setting:
     words = _one_line(info.description or "")
     name = key.partition(".")[2]
-    title = SETTING_TITLES.get(name, name.replace("_", " ").capitalize())
+    title = SETTING_TITLES.get(key) or SETTING_TITLES.get(name) or name.replace("_", " ").capitalize()
     symbol = _SYMBOL.match(words)
     found = _Found()
     found.take(info.annotation, info.metadata)

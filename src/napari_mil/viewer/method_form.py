@@ -81,6 +81,13 @@ class MethodForm:
             self._data[part].setdefault(setting.key.partition(".")[2], setting.default)
         self._check()
 
+    def put_all(self, settings: dict[str, Any]) -> None:
+        """Change several; those that the form's kinds lack are passed over."""
+        kinds = {part.key for part in self.parts.values()}
+        for key in sorted(settings, key=lambda key: key not in kinds):
+            if key in self.values():
+                self.put(key, settings[key])
+
     def is_changed(self, key: str) -> bool:
         """Whether a setting is another than the preset's."""
         return key in self.changes

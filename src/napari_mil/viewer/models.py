@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,49 +11,17 @@ from psygnal import Signal
 
 from napari_mil.errors import MilError
 
+from .run_facts import LiveRun, RunFacts, read_run
 from .words import count
 
 if TYPE_CHECKING:
     from napari_mil.jobs import Job, JobStatus
+    from napari_mil.mil import Method
 
+    from .method_form import MethodForm
     from .session import Session
 
 DEVICES = {"auto": "Best there is", "cpu": "CPU", "cuda": "GPU (CUDA)", "mps": "GPU (Apple)"}
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What the window shows of a run, read once: run.json of a large project takes 10 ms and more."""
-
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    obstacle: str = "There is no run yet."
-    """Why it can't go on, or nothing."""
-    result: str = ""
-    """Its metrics on the test slides, in a sentence."""
-
-    @property
-    def preview(self) -> bool:
-        """Whether it was trained on a sample of the patches."""
-        tile = (self.facts.get("provenance") or {}).get("tile") or {}
-        return tile.get("max_patches") is not None
-
-    @property
-    def classes(self) -> list[str]:
-        """Its labels, the negative one first."""
-        return [str(name) for name in self.facts.get("classes") or ()]
-
-
-def read_run(run: Path) -> RunFacts:
-    """Read a run's folder."""
-    from napari_mil.study import metrics_sentence, read_epochs, resume_obstacle
-    from napari_mil.study.runs import run_facts
-
-    if not (run / "run.json").exists():
-        return RunFacts(obstacle=str(resume_obstacle(run)))
-    metrics = run / "metrics.json"
-    result = metrics_sentence(json.loads(metrics.read_text(encoding="utf-8"))) if metrics.exists() else ""
-    return RunFacts(list(read_epochs(run)), run_facts(run), str(resume_obstacle(run)), result)
 
 
 class Models:
@@ -83,8 +50,10 @@ class Models:
         self.runs: list[Path] = []
         self.run: Path | None = None
         self._read = RunFacts()
-        self._live: tuple[Path, list[dict[str, Any]]] | None = None  # the run in training, and its epochs so far
+        self._live: LiveRun | None = None
+        self._labels: tuple[str, ...] = ()
         session.desk.report.connect(self._report)
+        session.slides.changed.connect(self._follow_labels)
 
     # runs
 
@@ -96,12 +65,52 @@ class Models:
         infos = Method.presets()
         return dict(sorted(infos.items(), key=lambda item: not item[1].recommended))
 
-    @staticmethod
-    def preset_values(name: str) -> dict[str, Any]:
-        """A preset's settings by dotted name."""
-        from napari_mil.mil import Method
+    @cached_property
+    def form(self) -> MethodForm:
+        """Settings of the next training."""
+        from .method_form import MethodForm
 
-        return _dotted(Method.preset(name).model_dump())
+        return MethodForm()
+
+    def choose(self, preset: str) -> None:
+        """Take a preset for the next training."""
+        self._labels = tuple(self._session.slides.label_names)
+        self.form.begin(preset, self._method_of(preset))
+
+    def _method_of(self, preset: str) -> Method:
+        """A preset for the labels of this project's slides, as far as it can be."""
+        from napari_mil.mil import Method
+        from napari_mil.study.train import method_for
+
+        project = self._session.project
+        if project is None or len(self._labels) < 2:
+            return Method.preset(preset)
+        try:
+            return method_for(project, preset)
+        except MilError:  # one of two classes, say, where the slides have three labels
+            return Method.preset(preset)
+
+    def _follow_labels(self, _: object = None) -> None:
+        """Other labels of the slides are other classes."""
+        if "form" not in self.__dict__ or not self.form.preset:
+            return
+        if tuple(self._session.slides.label_names) != self._labels:
+            changes = {key: value for key, value in self.form.changes.items() if not key.startswith("task.")}
+            self.choose(self.form.preset)
+            self.form.put_all(changes)
+
+    @property
+    def method_obstacle(self) -> str:
+        """Why the settings of the form can't be trained with, or nothing."""
+        method, labels = self.form.method, self._labels
+        if method is None:
+            return self.form.obstacle
+        kind = method.task.kind
+        if kind == "binary" and len(labels) > 2:
+            return f"The slides have {len(labels)} labels ({', '.join(labels)}); this task has two classes."
+        if kind == "multiclass" and len(labels) < 3:
+            return f"The slides have {count(len(labels), 'label')}; this task has three classes or more."
+        return ""
 
     @property
     def devices(self) -> dict[str, str]:
@@ -114,7 +123,7 @@ class Models:
         found = list(project.runs()) if project is not None else []
         if self._live is not None and not self.training:
             self._live = None
-        live = self._live[0] if self._live is not None else None
+        live = self._live.folder if self._live is not None else None
         self.runs = [live, *found] if live is not None and live not in found else found
         if self.run not in self.runs:
             self.run = self.runs[0] if self.runs else None
@@ -138,10 +147,17 @@ class Models:
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """Epochs of the chosen run, those of a running training included."""
-        if self._live is not None and self._live[0] == self.run:
-            return self._live[1]
-        return self._read.epochs
+        """Epochs of the chosen run; in training, those of the stage that is under way."""
+        return self._shown.shown
+
+    @property
+    def stage(self) -> str:
+        """Which run these are epochs of: "plain" is the one before it, empty the run itself."""
+        return self._shown.stage
+
+    @property
+    def _shown(self) -> LiveRun | RunFacts:
+        return self._live if self._live is not None and self.run_in_training else self._read
 
     @property
     def facts(self) -> RunFacts:
@@ -157,43 +173,24 @@ class Models:
     @property
     def run_in_training(self) -> bool:
         """Whether the chosen run is the one in training."""
-        return self._live is not None and self._live[0] == self.run
+        return self._live is not None and self._live.folder == self.run
 
     @property
     def run_text(self) -> str:
         """What came of the chosen run, in a line or two."""
-        if self.run is None:
-            return ""
-        if self.run_in_training:  # later the page says the same of the project
-            return "\n".join(dict.fromkeys(str(note) for epoch in self.epochs for note in epoch.get("notes") or ()))
-        lines = []
-        if self.epochs:
-            best = self.epochs[-1]["best_epoch"]
-            at_best = next((e for e in self.epochs if e["epoch"] == best), self.epochs[-1])
-            auroc = at_best["val_auroc"]
-            lines.append(
-                f"{count(len(self.epochs), 'epoch')}, the best is {best}: validation loss {at_best['val_loss']:.3f}"
-                + (f", AUROC {auroc:.3f}." if auroc is not None else ".")
-            )
-        lines.append(self._read.result)
-        if self._read.preview:
-            lines.append("Preview: it learned from a sample of the patches.")
-        lines += [str(note) for note in self._read.facts.get("notes") or () if "best epoch" in str(note)]
-        return "\n".join(line for line in lines if line)
+        return "" if self.run is None else self._shown.text
 
     # training
 
-    def train(self, preset: str, settings: dict[str, Any], seed: int, device: str) -> None:
-        """Train a model in the background."""
-        session = self._session
-        if session.project is None:
+    def train(self, seed: int, device: str) -> None:
+        """Train a model with the form's settings in the background."""
+        session, method = self._session, self.form.method
+        if session.project is None or method is None:
             return
         from napari_mil.jobs import TrainJob
-        from napari_mil.mil import Method
 
         try:
-            method = Method.preset(preset).with_settings(settings)
-            out = session.project.new_run_folder(preset)
+            out = session.project.new_run_folder(method.name)
         except (MilError, OSError) as error:
             session.failed(error)
             return
@@ -214,8 +211,8 @@ class Models:
         if spec.kind != "train" or spec.out is None:
             return
         run = Path(spec.out)
-        before = list(read_run(run).epochs) if spec.resume else []
-        self._live = (run, before)
+        before = read_run(run) if spec.resume else RunFacts()
+        self._live = LiveRun(run, before.epochs, before.plain)
         self.run = run
         self.reload()
 
@@ -246,12 +243,9 @@ class Models:
     def _report(self, job: Job, report: dict[str, Any]) -> None:
         if "train_loss" not in report or self._live is None or job.spec.kind != "train":
             return
-        run, epochs = self._live
-        if str(run) != getattr(job.spec, "out", None):
+        if str(self._live.folder) != getattr(job.spec, "out", None):
             return  # of a project that is closed
-        if report["epoch"] > 1 and (not epochs or epochs[-1]["epoch"] < report["epoch"] - 1):
-            epochs = list(read_run(run).epochs)  # one that was over when its process was killed, before it could say so
-        self._live = (run, [e for e in epochs if e["epoch"] < report["epoch"]] + [report])
+        self._live.take(report)
         self.epochs_changed.emit()
 
     # handing on
@@ -319,13 +313,3 @@ class Models:
             session.maps.show_applied(out, slides)
 
         session.desk.submit(spec, applied)
-
-
-def _dotted(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat.update(_dotted(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -32,6 +32,7 @@ class Obstacles:
         self._outdated = True
         self._watched = False
         self._asked = 0
+        self._survival: bool | None = None
         self._soon = QTimer()
         self._soon.setSingleShot(True)
         self._soon.setInterval(SOON_MS)
@@ -59,6 +60,12 @@ class Obstacles:
         if self._watched:
             self._soon.start()
 
+    def set_task(self, kind: str) -> None:
+        """The task that is to be trained: survival needs times and events in place of labels."""
+        if (kind == "survival") != self._survival:
+            self._survival = kind == "survival"
+            self.outdate()
+
     def forget(self) -> None:
         """Another project is open."""
         self._findings = None
@@ -78,14 +85,14 @@ class Obstacles:
         if project is None:
             return
         self._asked += 1
-        asked = self._asked
+        asked, survival = self._asked, self._survival
 
         def done(found: list[Finding]) -> None:
             if asked == self._asked:
                 self._findings = found
                 self.changed.emit()
 
-        self._session.background.run(lambda: list(project.check_trainable()), done, self._session.failed)
+        self._session.background.run(lambda: list(project.check_trainable(survival)), done, self._session.failed)
 
     def close(self) -> None:
         """Look no more."""

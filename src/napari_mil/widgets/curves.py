@@ -41,8 +41,18 @@ class Curves(QWidget):
         """The points that are shown, by name."""
         return {name: list(points) for name, points in self._curves.items()}
 
-    def set_curves(self, curves: Mapping[str, Sequence[tuple[float, float]]], mark: float | None = None) -> None:
-        """Show these (x, y) points; `mark` draws a vertical line (the best epoch)."""
+    @property
+    def title(self) -> str:
+        """What stands above the plot."""
+        return self._title
+
+    def set_curves(
+        self, curves: Mapping[str, Sequence[tuple[float, float]]], mark: float | None = None, title: str = ""
+    ) -> None:
+        """Show these (x, y) points; `mark` draws a vertical line (the best epoch); a title replaces the one before."""
+        if title and title != self._title:
+            self._title = title
+            self.setToolTip(title)
         finite = {k: [(x, y) for x, y in v if y == y and abs(y) != float("inf")] for k, v in curves.items()}
         self._curves = {k: v for k, v in finite.items() if v}
         self._mark = mark

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QFrame,
@@ -78,7 +78,15 @@ class Action(QPushButton):
 
 
 class Section(QWidget):
-    """A titled group; a foldable one opens and closes by its title."""
+    """A titled group; a foldable one opens and closes by its title.
+
+    Signals
+    -------
+    unfolded()
+        It was opened.
+    """
+
+    unfolded = Signal()
 
     def __init__(self, title: str, *, foldable: bool = False, folded: bool = False) -> None:
         super().__init__()
@@ -90,19 +98,38 @@ class Section(QWidget):
         self.title.setAutoRaise(True)
         self.title.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.title.setStyleSheet("QToolButton { font-weight: bold; border: none; background: transparent; }")
-        outer.addWidget(self.title)
+        self._head = QHBoxLayout()
+        self._head.setSpacing(4)
+        self._head.addWidget(self.title)
+        self._head.addStretch(1)
+        outer.addLayout(self._head)
         self._inner = QWidget()
         self.body = QVBoxLayout(self._inner)
         self.body.setContentsMargins(8, 0, 0, 0)
         self.body.setSpacing(4)
         outer.addWidget(self._inner)
         if foldable:
-            self.title.clicked.connect(lambda: self.set_folded(self._inner.isVisibleTo(self)))
+            self.title.clicked.connect(lambda: self.set_folded(not self.folded))
             self.set_folded(folded)
 
+    @property
+    def folded(self) -> bool:
+        """Whether only the title is shown."""
+        return self._inner.isHidden()
+
     def set_folded(self, folded: bool) -> None:
+        """Show the title alone, or everything."""
         self._inner.setVisible(not folded)
         self.title.setArrowType(Qt.ArrowType.RightArrow if folded else Qt.ArrowType.DownArrow)
+        if not folded:
+            self.unfolded.emit()
+
+    def beside_title(self, *widgets: QWidget, title_width: int) -> None:
+        """Put widgets into the title's line; the title takes a width of its own."""
+        self.title.setFixedWidth(title_width)
+        self._head.takeAt(1)  # what kept the title at the left
+        for widget in widgets:
+            self._head.addWidget(widget)
 
     def add(self, widget: QWidget) -> QWidget:
         self.body.addWidget(widget)
@@ -142,6 +169,51 @@ class Page(QScrollArea):
     def refresh(self) -> None:
         """Show the session as it is now."""
         raise NotImplementedError  # every page has its own
+
+
+class HelpLine(QLabel):
+    """A line at the foot of a page, outside of what scrolls: what the setting does that the person points at."""
+
+    LINES = 3
+
+    def __init__(self, page: Page, text: str) -> None:
+        super().__init__(text, page)
+        self._page = page
+        self._text = text
+        self._warned = False
+        self.setObjectName("help")
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self.setStyleSheet(f"QLabel#help {{ font-size: 11px; border-top: 1px solid {ACCENT}; padding: 2px 8px; }}")
+        self.hide()
+
+    def set_shown(self, shown: bool) -> None:
+        """Make room for it, or give the room back."""
+        if shown == self.isHidden():
+            self.setText(self._text)
+            self.setVisible(shown)
+            self._page.setViewportMargins(0, 0, 0, self._height() if shown else 0)
+            self.place()
+
+    def say(self, text: str) -> None:
+        """Show a help text."""
+        self.setText(text)
+
+    def warn(self, obstacle: str) -> None:
+        """Show why the settings make no sense, until something else is pointed at; nothing: they do."""
+        if obstacle or self._warned:
+            self.setText(obstacle or self._text)
+        self._warned = bool(obstacle)
+
+    def place(self) -> None:
+        """Follow the page's size."""
+        height = self._height()
+        width = self._page.maximumViewportSize().width()
+        self.setGeometry(0, self._page.height() - height, width, height)
+
+    def _height(self) -> int:
+        return self.LINES * self.fontMetrics().lineSpacing() + 8
 
 
 def row(*widgets: QWidget, stretch_last: bool = False) -> QWidget:
