@@ -135,7 +135,7 @@ def test_describing_a_method_needs_no_torch() -> None:
 def test_functions_are_not_hidden_by_the_modules_of_their_names() -> None:
     code = (
         "import napari_mil.mil.fit, napari_mil.mil.predict\n"
-        "from napari_mil.mil.fit import _Trainer\n"
+        "from napari_mil.mil.trainer import Trainer\n"
         "from napari_mil.mil import fit, predict\n"
         "import napari_mil\n"
         "assert callable(fit) and callable(predict) and napari_mil.fit is fit\n"

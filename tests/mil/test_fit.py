@@ -13,9 +13,10 @@ import torch
 
 from napari_mil.errors import MilError
 from napari_mil.mil import Bag, EpochReport, Method, Run, fit, predict
-from napari_mil.mil.fit import BEST_IS_LAST, _Trainer, plain_method
+from napari_mil.mil.fit import plain_method
 from napari_mil.mil.randomness import Randomness
 from napari_mil.mil.sampler import epoch_order
+from napari_mil.mil.trainer import BEST_IS_LAST, Trainer
 
 from .conftest import finish, make_bags, quick, same
 
@@ -124,7 +125,7 @@ class TestRepeatable:
 
     def test_methods_of_one_seed_start_alike_and_see_the_same_order(self, train, validation) -> None:
         trainers = [
-            _Trainer(quick(preset), train, validation, 3, torch.device("cpu"), None, None, [], None, None)
+            Trainer(quick(preset), train, validation, 3, torch.device("cpu"), None, None, [], None, None)
             for preset in ("rank_induction", "ab_mil_rank", "attention_induction")
         ]
         starts = [trainer.learner.model.state_dict() for trainer in trainers]
@@ -134,7 +135,7 @@ class TestRepeatable:
 
     def test_validation_twice_is_the_same(self, train, validation) -> None:
         method = quick("mhim_abmil_c16")
-        trainer = _Trainer(method, train, validation, 3, torch.device("cpu"), None, None, [], None, None)
+        trainer = Trainer(method, train, validation, 3, torch.device("cpu"), None, None, [], None, None)
         first, second = (trainer.learner.evaluate(validation, lambda i: None) for _ in range(2))
         assert first == second
         assert not trainer.learner.model.training
@@ -303,7 +304,7 @@ def test_outlines_with_mining(kind: str, mining: str, train, validation) -> None
     part = {"rank": "rank", "attention": "attention", "instance_bce": "instance"}[kind]
 
     def lesions_taught(method: Method) -> list[bool]:
-        trainer = _Trainer(method, train, validation, 3, torch.device("cpu"), None, None, [], None, None)
+        trainer = Trainer(method, train, validation, 3, torch.device("cpu"), None, None, [], None, None)
         trainer.learner.model.train()
         losses = [trainer.learner.loss(bag) for bag in train if bag.label == 1]
         assert all({"bag", part, "consistency"} == set(loss.parts) for loss in losses)
