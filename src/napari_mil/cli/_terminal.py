@@ -63,7 +63,9 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
     for slide_id, found in (result.get("predictions") or {}).items():
         chances = found["probabilities"]
         likely = ", ".join(f"{chance:.3f}" for chance in (chances.values() if isinstance(chances, dict) else chances))
-        rows[slide_id] = " ".join(str(part) for part in (found.get("predicted", ""), likely, found["badge"]) if part)
+        risk = "" if found.get("risk") is None else f"risk {found['risk']:.3f}"
+        said = (found.get("predicted", ""), risk, likely, found["badge"])
+        rows[slide_id] = " ".join(str(part) for part in said if part)
     for role, figures in ((result.get("metrics") or {}).get("sets") or {}).items():
         if (figures.get("auroc") or {}).get("value") is not None:
             from napari_mil.study.metrics import auroc_words

@@ -121,7 +121,11 @@ def _predict_project(spec: PredictJob, context: JobContext) -> Generator[Predict
         if report.error:
             failed[report.slide_id] = report.error
         elif spec.out is None:
-            predictions[report.slide_id] = {"probabilities": report.probabilities, "badge": report.badge}
+            predictions[report.slide_id] = {
+                "probabilities": report.probabilities,
+                "badge": report.badge,
+                "risk": report.risk,
+            }
         else:
             predictions[report.slide_id] = picture_prediction(project, report.slide_id, spec.out, Path(spec.run).name)
         yield report

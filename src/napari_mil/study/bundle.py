@@ -121,7 +121,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Applied:
-    """What a bundle said about one slide, and where its files are."""
+    """What a bundle said about one slide (`risk`: survival), and where its files are."""
 
     slide_id: str
     predicted: str
@@ -129,6 +129,7 @@ class Applied:
     badge: str
     scores: str
     picture: str
+    risk: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -364,18 +365,22 @@ def _judge(model: Bundle, slide: Slide, features: Features, folder: Path, device
         badge=scores.badge,
         scores=str(save_map_scores(folder / f"{slide_id}.npz", replace(scores, run=model.name))),
         picture=str(picture),
+        risk=scores.risk,
     )
 
 
 def remember(path: Path, applied: Applied) -> None:
     """Put a slide's line into predictions.csv, in place of an older one of the same slide."""
-    columns = ["slide_id", "predicted", "badge", *(f"p_{name}" for name in applied.probabilities), "use"]
+    chances = {f"p_{name}": f"{p:.6g}" for name, p in applied.probabilities.items()}
+    if applied.risk is not None:
+        chances |= {"risk": f"{applied.risk:.6g}"}
+    columns = ["slide_id", "predicted", "badge", *chances, "use"]
     rows: list[dict[str, str]] = []
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("slide_id") != applied.slide_id]
     new = {"slide_id": applied.slide_id, "predicted": applied.predicted, "badge": applied.badge}
-    new |= {f"p_{name}": f"{p:.6g}" for name, p in applied.probabilities.items()} | {"use": "Research use only"}
+    new |= chances | {"use": "Research use only"}
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -47,7 +47,7 @@ def picture_prediction(project: Project, slide_id: str, out: Path | str, model: 
         **_under(project, scores),
     )
     chances = {name: float(p) for name, p in zip(scores.classes, scores.probabilities, strict=True)}
-    applied = Applied(slide_id, scores.predicted, chances, scores.badge, str(file), str(picture))
+    applied = Applied(slide_id, scores.predicted, chances, scores.badge, str(file), str(picture), scores.risk)
     remember(out / "predictions.csv", applied)
     return applied
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -51,6 +51,8 @@ class MapScores:
         Name of the run or bundle.
     fingerprint : str
         Of the slide; empty when its features do not say.
+    risk : float or None
+        Survival: the higher, the sooner the event is expected.
     """
 
     slide_id: str
@@ -65,11 +67,19 @@ class MapScores:
     fingerprint: str = ""
     contribution: Floats | None = None
     instance_probability: Floats | None = None
+    risk: float | None = None
 
     @property
     def predicted(self) -> str:
-        """Name of the most probable class."""
+        """Name of the most probable class (survival: bin of time)."""
         return self.classes[int(self.probabilities.argmax())]
+
+    @property
+    def sentence(self) -> str:
+        """What is predicted, in a few words."""
+        if self.risk is not None:
+            return f"risk {self.risk:.2f}, most likely {self.predicted} ({float(self.probabilities.max()):.2f})"
+        return f"{self.predicted} ({float(self.probabilities.max()):.2f})"
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class PredictReport:
     total: int
     probabilities: tuple[float, ...] = ()
     badge: str = ""
+    risk: float | None = None
     message: str = ""
     error: str = ""
 
@@ -100,26 +111,67 @@ def predict_slide(
 ) -> MapScores:
     """Predict one slide of a project and keep its scores in `<run>/maps/<slide_id>.npz` (or in the folder `out`).
 
+    A model of patients is shown all slides of the patient (of the same role, with features) and predicts the patient;
+    the map is this slide's part.
+
     Raises
     ------
     MilError
         When the slide has no features, or those of another encoder or scale than the run was trained on.
     """
-    from napari_mil.mil import predict
+    return _predict_slide(project, load_run(run), slide_id, device, out, model, {})
 
-    loaded = load_run(run)
-    facts = feature_facts(project.feature_path(slide_id))
-    if facts is None:
-        raise ProjectError(f"{slide_id}: has no features yet; prepare it on the Features page first.")
-    refuse_other_features(loaded.provenance.get("features") or {}, facts, slide_id)
+
+def _predict_slide(
+    project: Project,
+    loaded: Run,
+    slide_id: str,
+    device: str,
+    out: Path | None,
+    model: Aggregator | None,
+    known: dict[str, Prediction],
+) -> MapScores:
+    """`predict_slide`; `known` has what was predicted of slides together with others, and not asked for yet."""
+    from napari_mil.mil import patient_bags, predict
+
+    fingerprint = _checked_facts(project, loaded, slide_id)["fingerprint"]
     bag = project.bag(slide_id)
-    prediction = predict(loaded, bag, device=device, model=model)
-    scores = scores_of(prediction, bag, loaded, project.role_badge(loaded, slide_id), str(facts["fingerprint"] or ""))
+    if slide_id in known:
+        prediction = known.pop(slide_id)
+    elif loaded.method.task.bags == "patient":
+        own = [project.bag(name) for name in _slides_of_patient(project, loaded, slide_id)]
+        # what is known of the slides takes no part in a prediction, and need not agree
+        (joined,) = patient_bags([replace(b, label=None, time=None, event=None) for b in own])
+        parts = predict(loaded, joined, device=device, model=model).of_slides(joined)
+        known |= {part.slide_id: part for part in parts}
+        prediction = known.pop(slide_id)
+    else:
+        prediction = predict(loaded, bag, device=device, model=model)
+    scores = scores_of(prediction, bag, loaded, project.role_badge(loaded, slide_id), str(fingerprint or ""))
     folder = out or (loaded.folder / "maps" if loaded.folder is not None else None)
     if folder is None:
         raise MilError("This run has no folder to keep its maps in; save the run first, or give an out folder.")
     save_map_scores(folder / f"{slide_id}.npz", scores)
     return scores
+
+
+def _checked_facts(project: Project, loaded: Run, slide_id: str) -> dict[str, Any]:
+    facts = feature_facts(project.feature_path(slide_id))
+    if facts is None:
+        raise ProjectError(f"{slide_id}: has no features yet; prepare it on the Features page first.")
+    refuse_other_features(loaded.provenance.get("features") or {}, facts, slide_id)
+    return facts
+
+
+def _slides_of_patient(project: Project, loaded: Run, slide_id: str) -> list[str]:
+    """The slide and those of its patient that go with it: of the same role in the run, with the model's features."""
+    roles = {name: role for role, names in (loaded.provenance.get("split") or {}).items() for name in names}
+    patient = project.slide(slide_id).patient
+    names = [row.slide_id for row in project.slides if row.patient == patient and project.has_features(row.slide_id)]
+    together = [name for name in names if roles.get(name) == roles.get(slide_id)]
+    for name in together:
+        _checked_facts(project, loaded, name)
+    return together
 
 
 def predict_project(
@@ -143,17 +195,17 @@ def predict_project(
         raise ProjectError("No slide has features yet, so there is nothing to predict; prepare the slides first.")
     model = loaded.build()
     failed: list[str] = []
+    known: dict[str, Prediction] = {}
     for done, slide_id in enumerate(chosen, 1):
         try:
-            found = predict_slide(project, loaded, slide_id, device=device, out=out, model=model)
+            found = _predict_slide(project, loaded, slide_id, device, out, model, known)
         except (MilError, OSError) as error:
             failed.append(slide_id)
             yield PredictReport(slide_id, done, len(chosen), error=str(error), message=str(error))
         else:
-            likely = float(found.probabilities.max())
-            message = f"{slide_id}: {found.predicted} ({likely:.2f})"
+            message = f"{slide_id}: {found.sentence}"
             yield PredictReport(
-                slide_id, done, len(chosen), tuple(map(float, found.probabilities)), found.badge, message
+                slide_id, done, len(chosen), tuple(map(float, found.probabilities)), found.badge, found.risk, message
             )
     return failed
 
@@ -175,6 +227,7 @@ def scores_of(prediction: Prediction, bag: Bag, run: Run, badge: Badge, fingerpr
         fingerprint=fingerprint,
         contribution=prediction.contribution,
         instance_probability=prediction.instance_probability,
+        risk=prediction.risk,
     )
 
 
@@ -186,6 +239,7 @@ def save_map_scores(path: Path, scores: MapScores) -> Path:
         "badge": scores.badge,
         "run": scores.run,
         "fingerprint": scores.fingerprint,
+        "risk": scores.risk,
         "use": RESEARCH_ONLY,
     }
     arrays: dict[str, Any] = {
@@ -229,6 +283,7 @@ def load_map_scores(path: Path | str) -> MapScores:
                 fingerprint=about["fingerprint"],
                 contribution=arrays.get("contribution"),
                 instance_probability=arrays.get("instance_probability"),
+                risk=about.get("risk"),
             )
     except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise MilError(f"{path}: holds no scores of a prediction ({error}); predict the slide again.") from error
