@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 
 PATCH_LABELS = "patch_labels.npz"
+OF_OUTLINES = (
+    "its outlines were changed.",
+    "the answer to “all lesions outlined?” is another.",
+    "its lesion patches go by another rule.",
+)
+"""How sentences of `changes_since` end that matter only where outlines teach."""
 _OF = "of "  # before a slide's name, which could be one that NumPy uses itself
 
 
@@ -44,6 +50,10 @@ def train_project(
 
     The run's folder gets, besides what `fit` writes, `predictions.csv` and `metrics.json` of the validation and test
     slides (or patients, where the task's bags are patients), and `kaplan_meier.png` for survival.
+
+    MHIM and hard negative bags start from a plain run: a finished one of the project with the same settings, seed,
+    slides and features is used, and named in the run's notes; where there is none, it is trained first, in the run's
+    folder.
 
     Parameters
     ----------
@@ -65,6 +75,8 @@ def train_project(
         What stands in the way, in a sentence.
     """
     from napari_mil.mil import fit
+
+    from .plain_runs import plain_run
 
     begun = run_facts(out) if resume and out is not None and (Path(out) / "run.json").is_file() else None
     taught = None
@@ -97,6 +109,7 @@ def train_project(
             provenance=provenance,
             resume=resume,
             on_bag=on_bag,
+            plain=plain_run(project, chosen, seed, roles) if not (folder / "plain").exists() else None,
         )
     except TrainingError:
         if [path.name for path in folder.iterdir()] == [PATCH_LABELS]:  # refused before anything began
@@ -202,11 +215,10 @@ def _read_patch_labels(folder: Path) -> dict[str, npt.NDArray[np.int8]] | None:
 
 
 def _refuse_changes(project: Project, run: Path, *, outlines: bool) -> None:
-    of_outlines = ("its outlines were changed.", "the answer to “all lesions outlined?” is another.")
     changes = [
         change
         for change in changes_since(project, run, ("train", "validation"))
-        if outlines or not change.endswith(of_outlines)
+        if outlines or not change.endswith(OF_OUTLINES)
     ]
     if changes:
         more = f" (and {len(changes) - 3} more changes)" if len(changes) > 3 else ""
