@@ -56,7 +56,7 @@ def resume_obstacle(folder: Path | str) -> str:
     facts = run_facts(folder)
     if facts.get("finished"):
         return f"{folder.name} is finished; train anew with other settings or another seed."
-    if not (folder / "last.safetensors").is_file():
+    if not any((folder / stage / "last.safetensors").is_file() for stage in ("", "plain")):
         return f"{folder.name} has no last checkpoint (last.safetensors); train anew."
     return ""
 
