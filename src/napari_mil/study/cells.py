@@ -19,6 +19,7 @@ from .bags import project_bag
 from .config import Role
 from .evaluate import cases_of, median_risk, predict_bags, predictions_csv
 from .metrics import accuracy, auprc, auroc, average_precision, confusion, macro_auroc, youden
+from .plain_runs import PLAIN, first_plain_run
 from .provenance import project_provenance
 from .survival import log_rank
 from .train import method_for, split_of
@@ -104,7 +105,8 @@ def run_cell(
     }
     write_text(Path(cell.folder) / "predictions.csv", predictions_csv(found, run.classes))
     write_json(cell.result_path, row)
-    (Path(cell.folder) / "last.safetensors").unlink(missing_ok=True)  # only an unfinished training needs it
+    for stage in ("", PLAIN):  # only an unfinished training needs it
+        (Path(cell.folder) / stage / "last.safetensors").unlink(missing_ok=True)
     return row
 
 
@@ -199,9 +201,14 @@ def _train(
     from napari_mil.mil import Run, fit
 
     provenance = project_provenance(project, [i for ids in roles.values() for i in ids]) | {"split": dict(roles)}
+    folder = Path(cell.folder)
+    method = method_for(project, cell.method)
+    # what another method of the same split and seed has had to train first
+    trained = (place / PLAIN for place in sorted(folder.parent.parent.glob(f"*/{folder.name}")))
+    plain = Run.load(cell.teacher) if cell.teacher else first_plain_run(trained, method, cell.seed)
     return (
         yield from fit(
-            method_for(project, cell.method),
+            method,
             [bags[i] for i in roles["train"]],
             [bags[i] for i in roles["validation"]],
             seed=cell.seed,
@@ -209,7 +216,7 @@ def _train(
             out=cell.folder,
             provenance=provenance,
             resume=(Path(cell.folder) / "run.json").is_file(),
-            plain=Run.load(cell.teacher) if cell.teacher else None,
+            plain=plain,
         )
     )
 
