@@ -138,6 +138,8 @@ def experiment(
         Folder of the experiment; `experiments/<protocol>-<hash>` in the project where not given.
     teachers : {method: method}, optional
         MHIM: the plain baseline, one of `methods`, whose run on the same split and seed a method's teacher starts from.
+        Not given: the one with the same settings but no mining, where it is among them; else a plain run is trained
+        first.
 
     Returns
     -------
@@ -182,6 +184,7 @@ def plan(
         what = ", ".join(unknown) or "A method that is both teacher and taught, or no method at all,"
         raise ProjectError(f"{what} cannot be part of the experiment; name the methods, plain ones as teachers.")
     chosen = {name: method_for(project, method) for name, method in named.items()}
+    taught = _plain_among(chosen) | taught
     survival = all(method.task.kind == "survival" for method in chosen.values())
     splits = protocol.splits(project, "event" if survival else None)
     content = {
@@ -220,6 +223,18 @@ def plan(
     order = sorted(chosen, key=lambda name: name in taught)
     seeds = range(protocol.seed, protocol.seed + protocol.seeds)
     return [cell(name, number, seed) for number in range(len(splits)) for seed in seeds for name in order], folder
+
+
+def _plain_among(methods: Mapping[str, Method]) -> dict[str, str]:
+    """{method that starts from a plain run: that plain method}, where both are among some methods."""
+    from napari_mil.mil.fit import needs_plain, plain_method
+
+    found: dict[str, str] = {}
+    for name, method in methods.items():
+        if needs_plain(method):
+            wanted = plain_method(method).settings()
+            found |= {name: other for other, plain in methods.items() if plain.settings() == wanted}
+    return found
 
 
 def _here(
