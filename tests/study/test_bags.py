@@ -96,3 +96,15 @@ def test_badges_go_by_name_fingerprint_and_patient() -> None:
     assert role_badge(provenance, slide_id="d", patient_id="P4", fingerprint="f4") == "NEW"
     assert role_badge({}, slide_id="a") == "NEW"
     assert role_badge(provenance, fingerprint="") == "NEW"
+
+
+def test_the_published_rule_counts_exclusions_as_lesion(made_up: Project) -> None:
+    from napari_mil.study.provenance import project_provenance
+
+    outlines = [box(0, 0, 500, 100), box(0, 100, 500, 200, "Exclusion")]
+    made_up.update_slide("p01_a", partial_annotation=False)
+    made_up.save_lesions("p01_a", LesionSet(outlines))
+    before = counts(made_up, "p01_a"), project_provenance(made_up, ["p01_a"])["slides"]
+    made_up.config.overlap_rule = "released"
+    assert counts(made_up, "p01_a") == {0: 10, 1: 10} != before[0]
+    assert project_provenance(made_up, ["p01_a"])["slides"] != before[1]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ProjectBags(Sequence["Bag"]):
     """Bags of some slides of a project, each made when it is asked for and then kept.
 
-    Their features are float16 as stored, so that 400 slides of 10,000 patches take 8 GB and no more.
+    Their features stay on the disk and are read each time they are needed; a training keeps as many as it has room for.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class ProjectBags(Sequence["Bag"]):
 
 
 def project_bag(project: Project, slide_id: str) -> Bag:
-    """One slide's bag; see `bag_labels` for what its patches are called.
+    """One slide's bag, its features still on the disk; see `slide_patch_labels` for what its patches are called.
 
     Raises
     ------
@@ -71,14 +71,14 @@ def project_bag(project: Project, slide_id: str) -> Bag:
     FeatureError
         When its features cannot be read.
     """
-    from napari_mil.features import read_features
+    from napari_mil.features import open_features
     from napari_mil.mil import Bag
 
     row = project.slide(slide_id)
     path = project.feature_path(slide_id)
     if not path.is_file():
         raise ProjectError(f"{slide_id}: has no features yet; prepare it on the Features page (or napari-mil extract).")
-    features = read_features(path, dtype=None)
+    features = open_features(path)
     return Bag(
         slide_id=slide_id,
         features=features.features,
@@ -114,7 +114,8 @@ def labels_of(
         labels = patch_labels(lesions, grid, classes=classes)
         return np.where(labels == 1, 0, labels).astype(np.int8)
     exhaustive = project.slide(slide_id).partial_annotation is False and bool(lesions.of_role(Role.LESION, classes))
-    return patch_labels(lesions, grid, partial=not exhaustive, classes=classes)
+    rule = project.config.overlap_rule
+    return patch_labels(lesions, grid, rule=rule, partial=not exhaustive, classes=classes)
 
 
 def tissue_pixels(feature_path: Path, grid: PatchGrid) -> npt.NDArray[np.int64] | None:

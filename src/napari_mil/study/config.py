@@ -44,6 +44,9 @@ class ProjectConfig(BaseModel):
     )
     color: Color = Field("as stored", description="srgb: converted from each file's ICC profile")
     classes: ClassRoles = Field(default_factory=ClassRoles)
+    overlap_rule: Literal["union", "released"] = Field(
+        "union", description="which patches are lesion; released: as the published program of rank induction counts"
+    )
     class_colors: dict[str, tuple[int, int, int]] = Field(default_factory=lambda: dict(LESION_CLASSES))
     label_names: list[str] = Field(default_factory=list, description="slide labels, the negative one first")
     mpp: dict[str, Pair] = Field(

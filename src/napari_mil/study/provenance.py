@@ -50,6 +50,7 @@ def project_provenance(project: Project, slide_ids: Iterable[str] | None = None)
         if slide_ids is None
         else [project.slide(i) for i in slide_ids]
     )
+    rule = project.config.overlap_rule
     slides: dict[str, dict[str, Any]] = {}
     kinds: dict[str, list[str]] = {}
     features: dict[str, Any] = {}
@@ -66,6 +67,7 @@ def project_provenance(project: Project, slide_ids: Iterable[str] | None = None)
             "fingerprint": known["fingerprint"] if known else None,
             "features_hash": known["hash"] if known else None,
             "lesions_sha256": sha256(project.lesion_path(row.slide_id)),
+            **({"overlap_rule": rule} if rule != "union" else {}),
         }
         if row.known(survival=True):
             slides[row.slide_id] |= {"time": row.time, "event": row.event}

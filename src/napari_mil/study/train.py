@@ -183,6 +183,7 @@ def changes_since(project: Project, run: Path | str, roles: Sequence[Role] = ROL
         "partial_annotation": "the answer to “all lesions outlined?” is another",
         "features_hash": "its features were made again",
         "lesions_sha256": "its outlines were changed",
+        "overlap_rule": "its lesion patches go by another rule",
     }
     if facts["method"]["task"]["kind"] == "survival":
         words |= {"time": "its time is another", "event": "its event is another"}
