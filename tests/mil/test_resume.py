@@ -269,7 +269,8 @@ class TestPredict:
         np.testing.assert_allclose(prediction.probabilities[1], output.logits.sigmoid().item(), rtol=1e-6)
         # the contributions and the bias make the logit: Σ a_k classifier(h_k) = logit, as Σ a_k = 1
         assert prediction.contribution.sum() == pytest.approx(prediction.logits[0], rel=1e-4)
-        assert prediction.instance_probability is None
+        alone = run.build().instance_logits(bag.tensor())[:, 0].sigmoid().detach()
+        np.testing.assert_allclose(prediction.instance_probability, alone, rtol=1e-6)
         assert prediction.predicted == int(prediction.probabilities[1] > 0.5)
         for array in (prediction.scores, prediction.attention, prediction.logits, prediction.probabilities):
             assert array.dtype == np.float32
