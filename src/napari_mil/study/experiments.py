@@ -229,12 +229,13 @@ def _plain_among(methods: Mapping[str, Method]) -> dict[str, str]:
     """{method that starts from a plain run: that plain method}, where both are among some methods."""
     from napari_mil.mil.fit import needs_plain, plain_method
 
-    found: dict[str, str] = {}
-    for name, method in methods.items():
-        if needs_plain(method):
-            wanted = plain_method(method).settings()
-            found |= {name: other for other, plain in methods.items() if plain.settings() == wanted}
-    return found
+    plain = {json.dumps(method.settings(), sort_keys=True): name for name, method in methods.items()}
+    wanted = {
+        name: json.dumps(plain_method(method).settings(), sort_keys=True)
+        for name, method in methods.items()
+        if needs_plain(method)
+    }
+    return {name: plain[settings] for name, settings in wanted.items() if settings in plain}
 
 
 def _here(
