@@ -434,6 +434,10 @@ def test_methods(run: Run) -> None:
     assert "sentence" in json.loads(run("methods", "--json")[1])["rank_induction"]
     assert json.loads(run("methods", "rank_induction", "--json")[1])["training.epochs"] > 0
     assert run("methods", "nothing")[0] == 2
+    assert "mhim_abmil_c16:ham\n    mhim_abmil_c16 with mining.random 0.0" in run("methods", "--ablations")[1]
+    rows = json.loads(run("methods", "--ablations", "--json")[1])
+    assert rows["mhim_abmil_c16:siamese"]["settings"] == {"mining.consistency_weight": 0.0}
+    assert json.loads(run("methods", "mhim_abmil_c16:siamese", "--json")[1])["mining.consistency_weight"] == 0
 
 
 def test_doctor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

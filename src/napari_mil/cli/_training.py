@@ -208,7 +208,7 @@ def _project_around(run: Path) -> Project | None:
 @app.command()
 def experiment(
     project: ProjectFolder,
-    methods: Annotated[str, typer.Option(help="Presets, separated by commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Presets or rows of ablations, separated by commas.")] = "",
     protocol: Annotated[str, typer.Option(help="monte_carlo, k_fold, or as_is (the project's roles).")] = "monte_carlo",
     repeats: Annotated[int, typer.Option(help="Splits (monte_carlo) or folds (k_fold).")] = 5,
     seeds: Annotated[int, typer.Option(help="Trainings of each split.")] = 1,
@@ -249,20 +249,34 @@ def experiment(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A preset, to see its settings.")] = None, as_json: Json = False
+    name: Annotated[str | None, typer.Argument(help="A preset, to see its settings.")] = None,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="The rows of the papers' ablations, which are names of methods, too.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """List the presets of methods, or all settings of one."""
     from napari_mil.mil import Method
+    from napari_mil.mil.presets import ABLATIONS
 
     if name is not None:
         print_facts(Method.preset(name).settings(), as_json=as_json)
         return
+    if ablations:
+        rows = {row: {"preset": preset, "settings": changes} for row, (preset, changes) in ABLATIONS.items()}
+        if as_json:
+            print_facts(rows, as_json=True)
+            return
+        for row, (preset, changes) in ABLATIONS.items():
+            changed = ", ".join(f"{key} {'none' if value is None else value}" for key, value in changes.items())
+            print(f"{row}\n    {preset}{f' with {changed}' if changed else ' as it is'}")
+        return
     presets = Method.presets()
     if as_json:
+        facts = ("title", "sentence", "paper", "family", "row")
         print_facts(
-            {key: {"title": p.title, "sentence": p.sentence, "paper": p.paper} for key, p in presets.items()},
-            as_json=True,
+            {key: {fact: getattr(preset, fact) for fact in facts} for key, preset in presets.items()}, as_json=True
         )
-    else:
-        for key, preset in presets.items():
-            print(f"{key}\n    {preset.title}. {preset.sentence}")
+        return
+    for key, preset in presets.items():
+        print(f"{key}\n    {preset.title}. {preset.sentence} ({preset.family}; {preset.paper}: {preset.row})")
