@@ -225,7 +225,8 @@ def steps(title: str) -> Iterator[Callable[[int, int, str], None]]:
 def report_line(report: Mapping[str, Any]) -> str:
     """One report as a line: an epoch with its losses, or a slide that is done."""
     if isinstance(report.get("epoch"), int):
-        parts = [f"epoch {report['epoch']:>3}/{report.get('epochs', '?')}"]
+        stage = f"{report['stage']} run first, " if report.get("stage") else ""
+        parts = [f"{stage}epoch {report['epoch']:>3}/{report.get('epochs', '?')}"]
         for name, title in (("train_loss", "loss"), ("val_loss", "val. loss"), ("val_auroc", "val. AUROC")):
             if report.get(name) is not None:
                 parts.append(f"{title} {report[name]:.4f}")
