@@ -478,6 +478,8 @@ def test_demo_makes_the_sample_project(run: Run, monkeypatch: pytest.MonkeyPatch
 def test_reports_as_lines() -> None:
     line = _terminal.report_line({"epoch": 3, "epochs": 20, "train_loss": 0.5, "val_auroc": None, "improved": True})
     assert line == "epoch   3/20  loss 0.5000  best so far"
+    staged = _terminal.report_line({"epoch": 3, "epochs": 20, "stage": "plain"})
+    assert staged == "plain run first, epoch   3/20"
     assert _terminal.report_line({"slide_id": "a", "done": 5, "total": 5}) == "a: 5 patches"
     assert _terminal.report_line({"slide_id": "a", "message": "a: tumor (0.9)"}) == "a: tumor (0.9)"
 
