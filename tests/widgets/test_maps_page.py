@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -115,8 +117,8 @@ def test_badges_tell_training_slides_from_others(page: Any, until: Until) -> Non
 def test_the_look_is_changed_here_by_key_and_in_naparis_own_controls(page: Any, until: Until) -> None:
     maps, layer = page.session.maps, page.session.maps.layer
     attention = layer.data
-    page.normalisation.setCurrentIndex(page.normalisation.findData("percentile"))
-    page.normalisation.activated.emit(page.normalisation.currentIndex())
+    page.values.setCurrentIndex(page.values.findData("percentile"))
+    page.values.activated.emit(page.values.currentIndex())
     until(lambda: "percentile" in layer.name)
     assert layer.data is not attention
     assert tuple(layer.contrast_limits) == (0, 100)
@@ -133,7 +135,7 @@ def test_the_look_is_changed_here_by_key_and_in_naparis_own_controls(page: Any, 
     layer.colormap = "magma"
     assert page.opacity.value() == 80
     assert page.colormap.currentText() == "magma"
-    assert maps.state() == {"normalisation": "percentile", "colormap": "magma", "opacity": 0.8, "visible": True}
+    assert maps.state() == {"values": "percentile", "colormap": "magma", "opacity": 0.8, "visible": True}
 
 
 def test_a_patch_is_read_under_the_mouse(page: Any) -> None:
@@ -233,8 +235,8 @@ def test_all_test_slides_are_mapped(page: Any, until: Until) -> None:
 
 
 def test_the_map_is_back_with_its_look(page: Any, new_dock: Callable[[], MilDock], until: Until) -> None:
-    page.session.maps.set_look(colormap="turbo", opacity=0.4, normalisation="raw")
-    until(lambda: page.session.maps.shown.normalisation == "raw")
+    page.session.maps.set_look(colormap="turbo", opacity=0.4, values="raw")
+    until(lambda: page.session.maps.shown.map.normalisation == "raw")
     folder, run = page.session.project.folder, page.session.models.run
     page.session.close()
     dock = new_dock()
@@ -247,3 +249,46 @@ def test_the_map_is_back_with_its_look(page: Any, new_dock: Callable[[], MilDock
     assert dock.page.title == "Maps"
     QTest.keyClick(dock.page, Qt.Key.Key_PageDown)
     until(lambda: dock.session.maps.shown is None)
+
+
+def look_at(page: Any, values: str) -> None:
+    """Choose what the map shows."""
+    page.values.setCurrentIndex(page.values.findData(values))
+    page.values.activated.emit(page.values.currentIndex())
+
+
+def test_contribution_and_patch_probability_stand_beside_attention(page: Any, until: Until) -> None:
+    from napari_mil.study import load_map_scores, save_map_scores
+
+    maps = page.session.maps
+    file = maps.shown.source.file
+    saved = load_map_scores(file)
+    probability = (saved.scores - saved.scores.min()) / (saved.scores.max() - saved.scores.min()) * 0.9
+    saved = dataclasses.replace(saved, contribution=-2 * probability, instance_probability=probability)
+    save_map_scores(file, saved)
+    look_at(page, "instance_probability")
+    until(lambda: maps.shown.title == "Patch probability")
+    assert maps.layer.name == "Patch probability (raw) · TEST"
+    assert tuple(maps.layer.contrast_limits) == (0.0, 1.0)
+    assert np.nanmax(maps.layer.data) == pytest.approx(0.9, rel=0.2)
+    assert page.hint.text().startswith("Bright is what the model takes for the class by itself")
+    assert not page.values_note.text()
+    look_at(page, "contribution")
+    until(lambda: maps.shown.title == "Contribution")
+    low, high = maps.layer.contrast_limits
+    assert low == -high == pytest.approx(np.nanmin(maps.layer.data))
+    assert "Contribution against your outlines: patch AUROC" in page.agreement.text() or not page.agreement.text()
+    assert maps.shown.table["score"].max() <= 0  # what is read under the mouse is what is shown
+
+
+def test_a_model_without_patch_probability_says_so_and_shows_attention(page: Any, until: Until) -> None:
+    from napari_mil.study import load_map_scores, save_map_scores
+
+    maps = page.session.maps
+    save_map_scores(
+        maps.shown.source.file, dataclasses.replace(load_map_scores(maps.shown.source.file), instance_probability=None)
+    )
+    look_at(page, "instance_probability")
+    until(lambda: page.values_note.text())
+    assert page.values_note.text().startswith("This model has no classifier of single patches")
+    assert maps.layer.name == "Attention (softmax) · TEST"

@@ -62,6 +62,7 @@ def show_map(
     opacity: float = 0.6,
     smooth: float | None = None,
     key: str | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Image:
     """Show an attention map over its slide; the same map again (by `key`) updates its layer.
 
@@ -78,6 +79,8 @@ def show_map(
     opacity : float
     smooth : float, optional
         Width of a smoothing in cells; off by default and said in the layer's name.
+    limits : (low, high), optional
+        Ends of the colour bar; `contrast_limits` where not given.
     """
     from napari.layers import Image
 
@@ -87,7 +90,7 @@ def show_map(
         "name": layer_name(name, attention_map.normalisation, badge, smooth is not None),
         "scale": attention_map.scale,
         "translate": attention_map.translate,
-        "contrast_limits": contrast_limits(data, attention_map.normalisation),
+        "contrast_limits": limits or contrast_limits(data, attention_map.normalisation),
     }
     metadata = tag("map", slide_id, key=key, badge=badge, normalisation=attention_map.normalisation)
     old = [layer for layer in find_layers(viewer, "map", slide_id) if tag_of(layer).get("key") == key]

@@ -2,25 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
     from napari_mil.geometry import PatchGrid
     from napari_mil.maps import AttentionMap
     from napari_mil.study import Project
 
+
+@dataclass(frozen=True)
+class Values:
+    """What a map can show of the patches.
+
+    Attributes
+    ----------
+    array : str
+        The array of a prediction that is painted.
+    normalisation : str
+        How `attention_map` takes it.
+    title : str
+        What the layer is called.
+    said : str
+        What the map's normalisation is called.
+    missing : str
+        What is said where a prediction lacks it.
+    """
+
+    array: str
+    normalisation: Any
+    title: str = "Attention"
+    said: str = "raw"
+    missing: str = ""
+
+    def limits(self, data: npt.NDArray[np.float32]) -> tuple[float, float] | None:
+        """Ends of the colour bar where they do not go by the data alone."""
+        if self.array == "instance_probability":
+            return 0.0, 1.0
+        if self.array == "contribution":  # for and against: nothing in the middle
+            largest = float(np.nanmax(np.abs(data), initial=0.0)) or 1.0
+            return -largest, largest
+        return None
+
+
+VALUES = {
+    "softmax": Values("attention", "raw", said="softmax"),  # attention is a softmax already
+    "raw": Values("scores", "raw"),
+    "percentile": Values("scores", "percentile", said="percentile"),
+    "instance_probability": Values(
+        "instance_probability",
+        "raw",
+        title="Patch probability",
+        missing="This model has no classifier of single patches, so there is no patch probability; "
+        "its attention is shown.",
+    ),
+    "contribution": Values(
+        "contribution",
+        "raw",
+        title="Contribution",
+        missing="What single patches add cannot be told apart in this model, so there is no contribution; "
+        "its attention is shown.",
+    ),
+}
 CHECKPOINTS = ("best.safetensors", "last.safetensors")
 
 
 @dataclass(frozen=True)
 class MapLook:
-    """How a map is painted."""
+    """How a map is painted, and which of `VALUES` it shows."""
 
-    normalisation: str = "softmax"
+    values: str = "softmax"
     colormap: str = "inferno"
     opacity: float = 0.6
     visible: bool = True
@@ -51,11 +108,13 @@ class ShownMap:
     source: Source
     grid: PatchGrid
     scores: Any
-    attention: Any
+    """(N,) what patches are read and compared by: raw scores, or what is shown in place of attention."""
+    values: Values
+    note: str
+    """What to say where the prediction lacks the values that were asked for."""
     probabilities: dict[str, float]
     badge: str
     map: AttentionMap
-    normalisation: str
     table: pd.DataFrame
     preview: bool = False
 
@@ -67,7 +126,7 @@ class ShownMap:
     @property
     def title(self) -> str:
         """What the layer is called."""
-        return "Attention, preview" if self.preview else "Attention"
+        return f"{self.values.title}, preview" if self.preview else self.values.title
 
 
 def source_of(run: Path, slide_id: str) -> Source:
@@ -87,13 +146,13 @@ def is_made(source: Source) -> bool:
     return made >= max(weights, default=0.0)
 
 
-def read_map(
-    project: Project, source: Source, normalisation: str, dimensions: tuple[int, int], preview: bool
-) -> ShownMap:
+def read_map(project: Project, source: Source, wanted: str, dimensions: tuple[int, int], preview: bool) -> ShownMap:
     """Read scores and paint them.
 
     Parameters
     ----------
+    wanted : str
+        One of `VALUES`; attention where the prediction lacks it.
     dimensions : (width, height)
         Of the slide, level-0 px: a map that reaches beyond it is of another slide, and refused.
     """
@@ -102,18 +161,21 @@ def read_map(
 
     saved = load_map_scores(source.file)
     check_geometry(saved.grid, dimensions)
-    values = saved.attention if normalisation == "softmax" else saved.scores
-    of_values: Any = "raw" if normalisation == "softmax" else normalisation  # attention is a softmax already
+    values, note = VALUES.get(wanted, VALUES["softmax"]), ""
+    if getattr(saved, values.array) is None:
+        values, note = VALUES["softmax"], values.missing
+    painted = getattr(saved, values.array)
+    scores = saved.scores if values.title == "Attention" else painted
     badge = saved.badge if source.run is None else str(project.role_badge(source.run, source.slide_id))
     return ShownMap(
         source=source,
         grid=saved.grid,
-        scores=saved.scores,
-        attention=saved.attention,
+        scores=scores,
+        values=values,
+        note=note,
         probabilities={k: float(p) for k, p in zip(saved.classes, saved.probabilities, strict=False)},
         badge=badge,
-        map=attention_map(saved.grid, values, normalisation=of_values),
-        normalisation=normalisation,
-        table=patch_table(saved.grid, saved.scores),
+        map=replace(attention_map(saved.grid, painted, normalisation=values.normalisation), normalisation=values.said),
+        table=patch_table(saved.grid, scores),
         preview=preview,
     )

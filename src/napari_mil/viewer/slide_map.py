@@ -161,20 +161,18 @@ class SlideMap:
         project, slide = self._session.project, self._session.stage.slide
         if project is None or slide is None:
             return
-        normalisation, dimensions = self.look.normalisation, slide.dimensions
+        values, dimensions = self.look.values, slide.dimensions
         preview = source.run is not None and self._session.models.facts.preview
 
         def loaded(shown: ShownMap) -> None:
-            if self._is_wanted(source) and self.look.normalisation == normalisation:
+            if self._is_wanted(source) and self.look.values == values:
                 self._show(shown)
 
         def failed(error: Exception) -> None:
             if self._is_wanted(source):
                 self._session.failed(error)
 
-        self._session.background.run(
-            lambda: read_map(project, source, normalisation, dimensions, preview), loaded, failed
-        )
+        self._session.background.run(lambda: read_map(project, source, values, dimensions, preview), loaded, failed)
 
     def _is_wanted(self, source: Source) -> bool:
         return self._wanted == source and self._session.stage.slide_id == source.slide_id
@@ -185,13 +183,14 @@ class SlideMap:
         active = viewer.layers.selection.active
         layer = show_map(
             viewer,
-            replace(shown.map, normalisation=shown.normalisation),
+            shown.map,
             badge=shown.badge,
             name=shown.title,
             key="attention",
             slide_id=shown.slide_id,
             colormap=self.look.colormap,
             opacity=self.look.opacity,
+            limits=shown.values.limits(shown.map.data),
         )
         layer.visible = self.look.visible
         if layer is not self._followed:
@@ -221,7 +220,7 @@ class SlideMap:
         return layers[-1] if layers else None
 
     def set_look(self, **changes: Any) -> None:
-        """Change how the map is painted: normalisation, colormap, opacity, visible."""
+        """Change how the map is painted: values, colormap, opacity, visible."""
         look = replace(self.look, **changes)
         if look == self.look:
             return
@@ -235,7 +234,7 @@ class SlideMap:
                 layer.visible = look.visible
             finally:
                 self._setting_look = False
-        if look.normalisation != before.normalisation and self.shown is not None:
+        if look.values != before.values and self.shown is not None:
             self._load(self.shown.source)
         if look.visible and not before.visible and self.shown is None:
             self._place_changed()
@@ -263,6 +262,11 @@ class SlideMap:
         sample = " (preview: from a sample of the patches)" if self.shown.preview else ""
         return "The model says: " + " · ".join(parts) + sample
 
+    @property
+    def values_note(self) -> str:
+        """Why the map shows other values than were asked for, or nothing."""
+        return self.shown.note if self.shown is not None else ""
+
     def _compare_again(self) -> None:
         if self.shown is None:
             return
@@ -284,7 +288,8 @@ class SlideMap:
         if value is None:
             return ""
         note = " The model learned from these outlines." if shown.badge == "TRAIN" else ""
-        return f"Score against your outlines: patch AUROC {value:.3f} (0.5 would be chance).{note}"
+        what = "Score" if shown.values.title == "Attention" else shown.values.title
+        return f"{what} against your outlines: patch AUROC {value:.3f} (0.5 would be chance).{note}"
 
     # handing on
 
@@ -305,7 +310,7 @@ class SlideMap:
                 badge=shown.badge,
                 grid=shown.grid,
                 scores=shown.scores,
-                title=f"{shown.slide_id} · {shown.source.name}" + (" · preview" if shown.preview else ""),
+                title=f"{shown.slide_id} · {shown.source.name} · {shown.title}",
                 thumbnail=picture,
                 slide_dimensions=dimensions,
             )

@@ -13,12 +13,21 @@ from .parts import RESEARCH_USE, Action, Note, Page, Section, labelled, row
 if TYPE_CHECKING:
     from napari_mil.viewer.session import Session
 
-NORMALISATIONS = {
+VALUE_TITLES = {
     "softmax": "Attention: sums to 1",
     "raw": "Raw score: before the softmax",
     "percentile": "Percentile: rank in this slide",
+    "instance_probability": "Patch probability: each by itself",
+    "contribution": "Contribution: for and against",
 }
-COLORMAPS = ("inferno", "viridis", "turbo", "gray")
+VALUE_TIPS = {
+    "softmax": "What the model pooled with: how much each patch counts in the slide",
+    "raw": "The number that attention is made of",
+    "percentile": "The patches in order: 100 is the highest score of the slide",
+    "instance_probability": "How probable the positive (or predicted) class is for a patch alone",
+    "contribution": "What a patch adds to the slide's logit of the positive (or predicted) class, or takes from it",
+}
+COLORMAPS = ("inferno", "viridis", "turbo", "coolwarm", "gray")
 BADGES = {
     "TRAIN": ("#b34700", "The model was trained on this slide or its patient: the map looks right by construction."),
     "VALIDATION": ("#7a6a00", "The epoch was chosen on this slide: the map flatters the model a little."),
@@ -70,12 +79,12 @@ class MapsPage(Page):
         self.body.addWidget(self.badge_row)
 
     def _add_look(self) -> None:
-        self.normalisation = QComboBox()
-        for name, text in NORMALISATIONS.items():
-            self.normalisation.addItem(text, name)
-        self.normalisation.activated.connect(
-            lambda i: self.session.maps.set_look(normalisation=self.normalisation.itemData(i))
-        )
+        self.values = QComboBox()
+        for name, text in VALUE_TITLES.items():
+            self.values.addItem(text, name)
+            self.values.setItemData(self.values.count() - 1, VALUE_TIPS[name], Qt.ItemDataRole.ToolTipRole)
+        self.values.activated.connect(lambda i: self.session.maps.set_look(values=self.values.itemData(i)))
+        self.values_note = Note()
         self.colormap = QComboBox()
         self.colormap.addItems(COLORMAPS)
         self.colormap.textActivated.connect(lambda name: self.session.maps.set_look(colormap=name))
@@ -85,7 +94,8 @@ class MapsPage(Page):
         self.visible = QCheckBox("Show the map (key C)")
         self.visible.toggled.connect(lambda on: self.session.maps.set_look(visible=on))
         section = Section("Look")
-        section.add(labelled("Values", self.normalisation))
+        section.add(labelled("Values", self.values))
+        section.add(self.values_note)
         section.add(labelled("Colours", self.colormap))
         section.add(labelled("Opacity", self.opacity))
         section.add(self.visible)
@@ -172,6 +182,7 @@ class MapsPage(Page):
         self._show_look()
         self.prediction.setText(session.maps.prediction_text)
         self.agreement.setText(session.maps.agreement_text)
+        self.values_note.setText(session.maps.values_note)
         self.hint.setText(self._next_step())
 
     def _show_badge(self) -> None:
@@ -189,10 +200,7 @@ class MapsPage(Page):
     def _show_look(self) -> None:
         look = self.session.maps.look
         for widget, show in (
-            (
-                self.normalisation,
-                lambda: self.normalisation.setCurrentIndex(self.normalisation.findData(look.normalisation)),
-            ),
+            (self.values, lambda: self.values.setCurrentIndex(self.values.findData(look.values))),
             (self.colormap, lambda: self._show_colormap(look.colormap)),
             (self.opacity, lambda: self.opacity.setValue(round(look.opacity * 100))),
             (self.visible, lambda: self.visible.setChecked(look.visible)),
@@ -224,4 +232,8 @@ class MapsPage(Page):
             return session.maps.obstacle or "Press “Show where it looks”. A test slide gives the fairest picture."
         if not session.maps.look.visible:
             return "The map is hidden: C shows it again."
+        if session.maps.shown.values.title == "Contribution":
+            return "The middle of the colour bar is nothing: above it a patch speaks for the class, below against it."
+        if session.maps.shown.values.title == "Patch probability":
+            return "Bright is what the model takes for the class by itself, whether it counts in the slide or not."
         return "Bright is where the model looks. Compare with your outlines; C hides the map."
