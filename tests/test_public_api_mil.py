@@ -327,3 +327,36 @@ class TestMil:
         assert torch.allclose(network(x).logits, expected, atol=1e-4)
         with pytest.raises(napari_mil.MilError, match="no_such"):
             mil.convert_state_dict(mhim, "no_such")
+
+    def test_survival_bins_and_loss(self) -> None:
+        time, event = [2.0, 4, 6, 8, 10, 1, 20], [True] * 5 + [False] * 2
+        bins, edges = mil.survival_bins(time, event)
+        assert edges == pytest.approx([1 - 1e-6, 4, 6, 8, 20 + 1e-6])
+        assert bins.tolist() == [0, 1, 2, 3, 3, 0, 3]  # a bin holds its left edge
+        logits = torch.tensor([0.3, -0.4, 0.1, 0.8], dtype=torch.float64)
+        hazard = torch.sigmoid(logits)
+        curve = torch.cumprod(1 - hazard, 0)
+        seen = -(curve[1].log() + hazard[2].log())
+        assert mil.survival_nll(logits, 2, True).item() == pytest.approx(seen.item())
+        assert mil.survival_nll(logits, 2, False).item() == pytest.approx(-curve[2].log().item())
+        assert mil.survival_nll(logits, 0, True).item() == pytest.approx(-hazard[0].log().item())
+        assert mil.c_index([1, 2, 3], [True, False, True], [0.9, 0.5, 0.1]) == 1
+        with pytest.raises(napari_mil.MilError, match="no event was seen"):
+            mil.survival_bins([1, 2, 3, 4], [False] * 4)
+
+    def test_survival_of_patients(self) -> None:
+        rng = np.random.default_rng(0)
+        slides = [
+            Bag(f"s{k}", rng.normal(size=(6, 5)), patient_id=f"p{k // 2}", time=1.0 + k // 2, event=True)
+            for k in range(20)
+        ]
+        patients = mil.patient_bags(slides, "survival")
+        assert [bag.slide_id for bag in patients] == [f"p{k}" for k in range(10)]
+        method = Method(aggregator="ab_mil", task={"kind": "survival"}, training={"epochs": 1})
+        reports, run = drained(fit(method, slides[:12], slides[12:]))
+        assert 0 <= reports[0].val_metrics["c_index"] <= 1
+        assert len(run.time_edges) == 5
+        prediction = predict(run, patients[0])
+        assert prediction.risk == pytest.approx(-prediction.survival.sum(), rel=1e-5)
+        assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-6)
+        assert [part.slide_id for part in prediction.of_slides(patients[0])] == ["s0", "s1"]

@@ -339,6 +339,8 @@ def test_train_asks_for_the_right_job(run: Run, asked: list[Any], project: Proje
     assert (spec.method["name"], spec.method["training"]["epochs"]) == ("ab_mil_rank", 9)
     assert run("train", project.folder)[0] == 0
     assert asked[-1].method["name"] == "rank_induction"  # the recommended one
+    assert run("train", project.folder, "--method", "ab_mil", "--set", "task.kind=survival")[0] == 0
+    assert asked[-1].method["task"] == {"kind": "survival", "n_bins": 4, "bags": "patient"}
 
 
 def test_train_again_and_resume(run: Run, asked: list[Any], project: Project) -> None:
@@ -480,6 +482,8 @@ def test_reports_as_lines() -> None:
     assert line == "epoch   3/20  loss 0.5000  best so far"
     staged = _terminal.report_line({"epoch": 3, "epochs": 20, "stage": "plain"})
     assert staged == "plain run first, epoch   3/20"
+    survival = {"epoch": 3, "epochs": 20, "val_auroc": None, "val_metrics": {"c_index": 0.7}}
+    assert _terminal.report_line(survival) == "epoch   3/20  val. C-index 0.7000"
     assert _terminal.report_line({"slide_id": "a", "done": 5, "total": 5}) == "a: 5 patches"
     assert _terminal.report_line({"slide_id": "a", "message": "a: tumor (0.9)"}) == "a: tumor (0.9)"
 
@@ -524,6 +528,16 @@ def test_result_summaries() -> None:
     }
     predictions = {"s": {"probabilities": [0.25, 0.75], "badge": "TEST"}}
     assert _terminal.summary({"predictions": predictions})["s"] == "0.250, 0.750 TEST"
+    predictions["s"]["risk"] = -1.25
+    assert _terminal.summary({"predictions": predictions})["s"] == "risk -1.250 0.250, 0.750 TEST"
+    survival = {"n": 40, "events": 20, "c_index": {"value": 0.75, "low": 0.5, "high": 0.9}}
+    classes = {"n": 40, "auroc_macro": 0.71234, "balanced_accuracy": 0.5}
+    assert _terminal.summary({"metrics": {"sets": {"test": survival, "validation": classes}}}) == {
+        "test C-index": "0.750 (0.50 to 0.90), 40 cases with 20 events",
+        "validation macro AUROC": 0.712,
+        "validation balanced accuracy": 0.5,
+        "result": "Done.",
+    }
     with pytest.raises(SystemExit):
         _terminal.finish({"failed": {"a": "is broken"}}, as_json=True)
 

@@ -42,6 +42,8 @@ def test_a_plain_run_is_the_first_half(context: JobContext, outbox: Outbox) -> N
     assert outbox.last["fraction"] == pytest.approx(1 / 16)
     context.report(epoch(1, "plain", val_auroc=0.75))
     assert outbox.last["message"] == "Plain run first, epoch 1 of 4: validation AUROC 0.750"
+    context.report(epoch(1, "plain", val_auroc=None, val_metrics={"c_index": 0.6}))
+    assert outbox.last["message"] == "Plain run first, epoch 1 of 4: validation C-index 0.600"
     assert outbox.last["fraction"] == pytest.approx(1 / 8)
     assert outbox.last["seconds_left"] == pytest.approx(30 + 40)  # its own three epochs, and four of the training
     context.expect_epochs(0, 4)  # it ended early

@@ -138,7 +138,7 @@ def draw_kaplan_meier(sets: Mapping[str, Mapping[str, Any]], path: Path) -> Path
         groups = figures["risk_groups"]
         for group, color in zip(GROUPS, ("C3", "C0"), strict=True):
             curve = groups[group]
-            label = f"{group} risk ({curve['events']} of {curve['n']})"
+            label = f"{group} risk: {curve['events']} of {curve['n']} with event"
             axes.step([0, *curve["times"]], [1, *curve["survival"]], where="post", color=color, label=label)
             lost = list(zip(curve["times"], curve["survival"], curve["censored"], strict=True))
             axes.plot([t for t, _, c in lost if c], [s for _, s, c in lost if c], "|", color=color, markersize=6)
