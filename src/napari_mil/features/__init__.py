@@ -19,5 +19,6 @@ from .layout import kept_precision as kept_precision
 from .naming import feature_set_name as feature_set_name
 from .precision import in_precision as in_precision
 from .reading import Features as Features
+from .reading import open_features as open_features
 from .reading import read_features as read_features
 from .store import FeatureWriter as FeatureWriter

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ class Features:
 
     Attributes
     ----------
-    features : (N, D) array
-        float32, or as stored when read with ``dtype=None``.
+    features : (N, D) array or StoredMatrix
+        float32, or as stored when read with ``dtype=None``; of `open_features` still in the file.
     grid : PatchGrid
         Row i belongs to patch i.
     attrs, coords_attrs : dict
@@ -32,7 +34,7 @@ class Features:
 
     path: Path
     slide_id: str
-    features: npt.NDArray[Any]
+    features: Any
     grid: PatchGrid
     attrs: dict[str, Any]
     coords_attrs: dict[str, Any]
@@ -100,6 +102,57 @@ def is_complete(path: Path, header: FeatureHeader, grid: PatchGrid, dim: int, dt
         return False
 
 
+class StoredMatrix:
+    """The (N, D) matrix of a feature file, which stays there: NumPy reads it each time it is asked for.
+
+    Parameters
+    ----------
+    path : Path
+    shape : (N, D)
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """All rows, not checked.
+
+        Raises
+        ------
+        FeatureError
+            The file is gone, damaged, or another one by now.
+        """
+        with self._open() as stored:
+            matrix = np.empty(self.shape, dtype=self.dtype if dtype is None else dtype)
+            stored.read_direct(matrix)
+        return matrix
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Rows by their ascending numbers, each once."""
+        if len(index) > len(self) // 8:  # HDF5 takes rows one by one
+            return np.asarray(self)[index]
+        with self._open() as stored:
+            rows: npt.NDArray[Any] = stored[index]
+        return rows
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        import h5py
+
+        with sentences(self.path, "read"), h5py.File(self.path, "r", locking="best-effort") as file:
+            stored = file["features"]
+            if stored.shape != self.shape:
+                raise FeatureError(
+                    f"{self.path} holds features of shape {stored.shape} now, {self.shape} when it was opened: it was "
+                    "made again meanwhile. Start anew with the new features."
+                )
+            yield stored
+
+
 def read_features(path: Path | str, *, dtype: str | None = "float32") -> Features:
     """Read a finished feature file.
 
@@ -115,6 +168,25 @@ def read_features(path: Path | str, *, dtype: str | None = "float32") -> Feature
     FeatureError
         The file is missing, truncated, unfinished, of another tool, or has rows that are not finite.
     """
+    found = open_features(path)
+    matrix = np.asarray(found.features, dtype=dtype)
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(bad):
+        raise FeatureError(
+            f"{found.path}: {len(bad)} of {len(matrix)} rows hold NaN or infinite numbers, first row {bad[0]}, patch "
+            f"at {tuple(int(v) for v in found.grid.coords[bad[0]])}. Delete the file and extract the features anew."
+        )
+    return replace(found, features=matrix)
+
+
+def open_features(path: Path | str) -> Features:
+    """Everything about a finished feature file; its matrix (`StoredMatrix`) is read, unchecked, when it is needed.
+
+    Raises
+    ------
+    FeatureError
+        As `read_features`, save for rows that are not finite.
+    """
     import h5py
 
     path = Path(path)
@@ -124,8 +196,7 @@ def read_features(path: Path | str, *, dtype: str | None = "float32") -> Feature
     with sentences(path, "read"), h5py.File(path, "r", locking="best-effort") as file:
         _check_layout(path, file)
         stored = file["features"]
-        matrix = np.empty(stored.shape, dtype=stored.dtype if dtype is None else dtype)
-        stored.read_direct(matrix)
+        matrix = StoredMatrix(path, stored.shape, stored.dtype)
         attrs = {key: plain(value) for key, value in file.attrs.items()}
         coords_attrs = {key: plain(value) for key, value in file["coords"].attrs.items()}
         try:
@@ -139,12 +210,6 @@ def read_features(path: Path | str, *, dtype: str | None = "float32") -> Feature
             raise FeatureError(
                 f"{path}: the patch geometry is damaged ({error}). Extract the features anew."
             ) from error
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(bad):
-        raise FeatureError(
-            f"{path}: {len(bad)} of {len(matrix)} rows hold NaN or infinite numbers, first row {bad[0]}, patch at "
-            f"{tuple(int(v) for v in grid.coords[bad[0]])}. Delete the file and extract the features anew."
-        )
     return Features(path, slide_id_of(path), matrix, grid, attrs, coords_attrs)
 
 
