@@ -9,6 +9,13 @@ one group alone, and each group is the test set once: 80 slides, 5 splits, no pa
 
 Every method is trained on the same splits and seed. Reported, mean ± sd over the five splits: AUROC of the slide's
 label on the test slides, and AUROC of the patch scores against the outlines inside positive test slides.
+
+    python benchmarks/glas_virtual_slides.py --mining --epochs 40 --glas GLAS_FOLDER --encoder … --out FOLDER
+    python benchmarks/glas_virtual_slides.py --mining --epochs 40 --project PROJECT
+
+`--mining` asks about mining and outlines together, all with one network and one training: should a teacher that hides
+patches spare the outlined ones, which the rank loss needs? `--project` takes any project (the sample cohort) instead;
+`--epochs 40` is a first look of some ten minutes. What is trained already is not trained again.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +53,17 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "rank induction": ("rank_induction_no_threshold", {}),
     "rank induction, T = 1": ("rank_induction", {}),
     "shuffled outlines, T = 1": ("shuffled_outlines", {}),
+}
+SPARED, HIDDEN = {"mining.spare_lesions": True}, {"mining.spare_lesions": False}
+MINING: dict[str, tuple[str, dict[str, Any]]] = {
+    "patch classifier": ("patch_classifier", {}),
+    "AB-MIL": ("abmil_c16", {}),
+    "random masks only": ("random_mask_only", {}),
+    "MHIM": ("mhim_abmil_c16", {}),
+    "rank": ("abmil_c16", {"supervision.kind": "rank"}),
+    "rank + MHIM, spared": ("rank_mhim", SPARED),
+    "rank + MHIM, not spared": ("rank_mhim", HIDDEN),
+    "rank + MHIM, spared, shuffled": ("rank_mhim", {"supervision.shuffle_labels": True}),
 }
 Pixels = npt.NDArray[np.uint8]
 
@@ -198,12 +216,29 @@ def prepare(project: Project, device: str) -> None:
             print(f"{time.monotonic() - start:7.0f} s  {ready} of {len(project)} slides ready", flush=True)
 
 
-def run(project: Project, names: Sequence[str], *, seed: int, device: str) -> Any:
-    """Train and judge every method on the five splits; the results, a row a run."""
+def run(
+    project: Project,
+    table: Mapping[str, tuple[str, dict[str, Any]]],
+    *,
+    seed: int,
+    device: str,
+    epochs: int | None = None,
+) -> Any:
+    """Train and judge every method on the five splits; the results, a row a run.
+
+    With `epochs` at most so many, and stopping early after a fifth of them without a better one; the patch classifier
+    keeps its training, since half-trained it would flatter the others.
+    """
     from napari_mil import Method, experiment
     from napari_mil.study import Protocol
 
-    methods = {name: Method.preset(METHODS[name][0]).with_settings(METHODS[name][1]) for name in names}
+    methods = {name: Method.preset(preset).with_settings(settings) for name, (preset, settings) in table.items()}
+    if epochs is not None:
+        short = {"training.epochs": epochs, "training.patience": epochs // 5, "training.min_epochs": epochs // 3}
+        methods = {
+            name: method if method.aggregator.name == "patch_classifier" else method.with_settings(short)
+            for name, method in methods.items()
+        }
     protocol = Protocol(kind="k_fold", folds=len(GROUPS), validation=1 / (len(GROUPS) - 1), seed=seed)
     steps = experiment(project, methods, protocol, device=device)
     while True:
@@ -220,10 +255,14 @@ def run(project: Project, names: Sequence[str], *, seed: int, device: str) -> An
 def main() -> None:
     """Make, prepare, train, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--glas", type=Path, required=True, help="folder with images/, masks/ and Grade.csv")
+    cohort = parser.add_mutually_exclusive_group(required=True)
+    cohort.add_argument("--glas", type=Path, help="folder with images/, masks/ and Grade.csv")
+    cohort.add_argument("--project", type=Path, help="a project of two classes with outlines, instead")
     parser.add_argument("--encoder", default="texture", help="resnet50, texture, or a .pt2 file with its JSON beside")
     parser.add_argument("--out", type=Path, default=Path("glas-virtual-slides"))
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", choices=sorted({*METHODS, *MINING}), help="only these")
+    parser.add_argument("--mining", action="store_true", help="rank induction and masks together, see above")
+    parser.add_argument("--epochs", type=int, help="train every method so long at most, for a first look")
     parser.add_argument("--coarse", action="store_true", help="outline whole fields instead of glands")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
@@ -232,14 +271,19 @@ def main() -> None:
     from napari_mil.study.report import compare_to, results_table, to_markdown
 
     encoder = str(Path(args.encoder).absolute()) if args.encoder.endswith(".pt2") else args.encoder
-    project = make_project(make_cohort(args.glas, args.out, seed=args.seed, coarse=args.coarse), args.out, encoder)
+    if args.project is not None:
+        project = Project.open(args.project)
+    else:
+        project = make_project(make_cohort(args.glas, args.out, seed=args.seed, coarse=args.coarse), args.out, encoder)
     prepare(project, args.device)
-    results = run(project, args.methods, seed=args.seed, device=args.device)
+    table_of = MINING if args.mining else METHODS
+    chosen = {name: table_of[name] for name in args.methods or table_of if name in table_of}
+    results = run(project, chosen, seed=args.seed, device=args.device, epochs=args.epochs)
     table = results_table(results, ["auroc", "average_precision", "patch_auroc"])
     if args.json:
         print(json.dumps(json.loads(results.to_json(orient="records")), indent=2))
     print(to_markdown(table))
-    if "AB-MIL" in args.methods and len(args.methods) > 1:
+    if "AB-MIL" in chosen and len(chosen) > 1:
         print(to_markdown(compare_to(results, "AB-MIL")))
 
 
