@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from napari_mil.mil import Bag, Method, fit, predict
+from napari_mil.mil.aggregators import chunked
 
 from .conftest import finish, make_bags, quick
 
@@ -151,6 +153,10 @@ FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, setti
     ("mhim2_abmil", {"mining.teacher": "BASELINE", "training.epochs": 3}, {"mining.student_init": "stem"}),
     ("mhim2_abmil", {"mining.teacher": "copy", "supervision.kind": "rank", "training.epochs": 3},
      {"mining.spare_lesions": False}),
+    # by chunks, dropout draws other masks: the only thing that may tell
+    ("ab_mil", {"aggregator.dropout": 0.5}, {
+        "training.precision": "bf16", "training.deterministic": True, "training.recompute": "always",
+    }),
 ]  # fmt: skip
 CASES = [(preset, base, key, value) for preset, base, flips in FLIPS for key, value in flips.items()]
 
@@ -168,14 +174,20 @@ def fingerprint(method: Method) -> list:
     """Everything that a person could tell a run by."""
     train, validation = make_bags(7, seed=1, prefix="t", size=20), make_bags(4, seed=2, prefix="v")
     train, validation = with_cases(train), with_cases(validation)
-    reports, run = finish(fit(method, train, validation))
+    set_so: list[bool] = []  # what tells a deterministic training on a CPU, where the numbers are the same
+    look = lambda done, total: set_so.append(torch.are_deterministic_algorithms_enabled())  # noqa: E731
+    reports, run = finish(fit(method, train, validation, on_bag=look))
     facts = [(r.train_loss, r.val_loss, r.val_auroc, tuple(r.parts.values())) for r in reports]
     prediction = predict(run, validation[1])
-    return [facts, run.best_epoch, run.classes, prediction.logits.tolist(), prediction.attention.tolist()]
+    return [facts, any(set_so), run.best_epoch, run.classes, prediction.logits.tolist(), prediction.attention.tolist()]
 
 
 @pytest.mark.parametrize(("preset", "base", "key", "value"), CASES, ids=[f"{c[0]}-{c[2]}" for c in CASES])
-def test_setting_has_an_effect(preset: str, base: dict, key: str, value: object, baseline: Path) -> None:
+def test_setting_has_an_effect(
+    preset: str, base: dict, key: str, value: object, baseline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked, "CHUNK", 7)
+
     def real(settings: dict) -> dict:
         return {k: str(baseline) if v == "BASELINE" else v for k, v in settings.items()}
 
