@@ -14,7 +14,7 @@ import torch
 
 from napari_mil.errors import Cancelled, TrainingError
 from napari_mil.mil import Bag, fit
-from napari_mil.mil.bag import patient_bags
+from napari_mil.mil.patients import patient_bags
 from napari_mil.mil.shelf import AHEAD, Shelf, light_bags
 
 from .conftest import Stop, finish, make_bags, quick, same

@@ -13,7 +13,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bag": ["Bag", "patient_bags"],
+        "bag": ["Bag"],
+        "patients": ["patient_bags"],
         "records": ["EpochReport", "Prediction"],
         "metrics": ["auroc", "balanced_accuracy", "c_index"],
         "method": ["Method"],
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from .aggregators import build_aggregator as build_aggregator
     from .aggregators import threshold_attention as threshold_attention
     from .bag import Bag as Bag
-    from .bag import patient_bags as patient_bags
     from .checkpoint import Run as Run
     from .convert import convert_state_dict as convert_state_dict
     from .convert import read_published as read_published
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .mining import mask_instances as mask_instances
     from .mining.hard_negative import hard_negative_bags as hard_negative_bags
     from .mining.hard_negative import hard_negatives as hard_negatives
+    from .patients import patient_bags as patient_bags
     from .plugins import aggregator_names as aggregator_names
     from .predict import predict as predict
     from .presets import PresetInfo as PresetInfo

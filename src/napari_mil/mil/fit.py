@@ -11,13 +11,14 @@ from torch import Tensor
 
 from napari_mil.errors import TrainingError
 
-from .bag import Bag, task_bags
+from .bag import Bag
 from .checkpoint import LAST, RUN_JSON, Run
 from .checks import check_bags
 from .configs import HardNegativeMining, Mhim2Mining, MhimMining
 from .devices import find_device
 from .method import Method
 from .mistakes import learn_from_mistakes
+from .patients import task_bags
 from .records import PLAIN, EpochReport
 from .shelf import light_bags
 from .trainer import OnBag, Trainer, begin, new_run

@@ -53,7 +53,7 @@ def predict_bags(
 ) -> list[tuple[Bag, Prediction]]:
     """Predictions of slides' bags, each with its bag; one for each patient where the run's task says so."""
     from napari_mil.mil import predict
-    from napari_mil.mil.bag import task_bags
+    from napari_mil.mil.patients import task_bags
 
     network = model if model is not None else run.build()
     return [(bag, predict(run, bag, device=device, model=network)) for bag in task_bags(bags, run.method.task)]
