@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_ROWS = 2048
+ROWS = 2048
 """Tokens of one piece of `Spread` on a processor: 2 MB of attention to 256 landmarks."""
 
 
@@ -226,7 +226,7 @@ def _head(tokens: Tensor, h: int, d: int) -> Tensor:
 
 
 def _pieces(tokens: Tensor) -> list[slice]:
-    step = _ROWS if tokens.device.type == "cpu" else len(tokens)
+    step = ROWS if tokens.device.type == "cpu" else len(tokens)
     return [slice(start, start + step) for start in range(0, len(tokens), step)]
 
 

@@ -116,4 +116,4 @@ class NystromAttention(nn.Module):
 
 def _split(values: Tensor, heads: int) -> Tensor:
     """(…, D) → (…, H, d)."""
-    return values.unflatten(-1, (heads, -1))
+    return values.view(*values.shape[:-1], heads, -1)
