@@ -165,7 +165,7 @@ class TestMetrics:
 
 class TestTraining:
     def test_it_learns_who_dies_first(self, tmp_path) -> None:
-        method = survival(training__epochs=40, training__monitor="val_c_index", training__accumulate=4)
+        method = survival(training__epochs=15, training__monitor="val_c_index", training__accumulate=4)
         reports, run = finish(fit(method, TRAIN, VALIDATION, out=tmp_path))
         first = reports[0]
         assert first.val_auroc is None
@@ -209,6 +209,32 @@ class TestTraining:
         if preset in ("rank_induction", "attention_induction"):
             name = "rank" if preset == "rank_induction" else "attention"
             assert reports[0].parts[name] > 0  # outlines teach whatever the label is
+
+    @pytest.mark.parametrize("mining", ["none", "mhim", "mhim2"])
+    @pytest.mark.parametrize(
+        "aggregator",
+        [
+            {"name": "dsmil", "fusion": "logits"},
+            {"name": "trans_mil", "stem_dim": 16, "heads": 2},
+            {"name": "clam_sb", "instance_weight": 0},
+            {"name": "clam_mb", "instance_weight": 0},
+            {"name": "dtfd"},
+        ],
+        ids=lambda aggregator: aggregator["name"],
+    )
+    def test_every_aggregator(self, aggregator: dict, mining: str) -> None:
+        if aggregator["name"] == "dtfd" and mining == "mhim2":
+            mining = "mhim"  # mhim2 is refused for every task
+        settings = {"kind": mining, **({"teacher": "copy"} if mining != "none" else {})}
+        task, training = {"kind": "survival"}, {"epochs": 1, "monitor": "val_c_index"}
+        method = Method(aggregator={**aggregator}, mining=settings, task=task, training=training)
+        reports, run = finish(fit(method, TRAIN[:16], VALIDATION))
+        bag = patient_bags(VALIDATION, "survival")[0]
+        prediction = predict(run, bag)
+        assert np.isfinite(reports[0].val_loss)
+        assert prediction.attention.shape == prediction.scores.shape == (len(bag),)
+        assert prediction.attention.sum() == pytest.approx(1, abs=1e-4)
+        assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
     def test_contribution_is_towards_the_risk(self) -> None:
         _, run = finish(fit(survival("ab_mil_rank"), TRAIN, VALIDATION))
