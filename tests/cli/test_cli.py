@@ -427,6 +427,8 @@ def test_experiment_asks_for_the_right_job(run: Run, asked: list[Any], project: 
     from napari_mil.study.experiments import Protocol
 
     Protocol.model_validate(spec.protocol)
+    assert run("experiment", project.folder, "--methods", "mhim_abmil_c16:ham,mhim_abmil_c16:lr_ham")[0] == 0
+    assert asked[-1].methods["mhim_abmil_c16:lr_ham"]["mining"]["low"] == 0.2
     assert run("experiment", project.folder, "--protocol", "k_fold")[0] == 0
     assert Protocol.model_validate(asked[-1].protocol).folds == 5
 
