@@ -31,7 +31,7 @@ from napari_mil.study import (
     train_project,
     write_report,
 )
-from napari_mil.study.survival import draw_kaplan_meier, kaplan_meier, log_rank, survival_metrics
+from napari_mil.study.survival import draw_kaplan_meier, kaplan_meier, log_rank, pooled_folds, survival_metrics
 
 from .conftest import cohort, drain, quick_method
 
@@ -283,6 +283,24 @@ class TestPatients:
         assert rows[patient]["label"] == "tumor"
 
 
+def test_folds_together(project: Project, tmp_path: Path) -> None:
+    """Each patient is tested in one fold, and is of the group that this fold's validation put it in."""
+    protocol = Protocol(kind="k_fold", folds=2)
+    _, table = drain(experiment(project, {"plain": survival_method()}, protocol, out=tmp_path))
+    tables = sorted(tmp_path.glob("plain-*/*/predictions.csv"))
+    tested = [row for path in tables for row in read_csv(path) if row["role"] == "test"]
+    assert sorted(row["slide_id"] for row in tested) == sorted({r.patient for r in project.slides})
+    found = pooled_folds(tables)
+    assert found["n"] == 16
+    high = [row["group"] == "high" for row in tested]
+    assert found["risk_groups"]["high"]["n"] == sum(high)
+    columns = [[float(row[name]) for row in tested] for name in ("time", "event")]
+    assert found["risk_groups"]["log_rank_p"] == pytest.approx(log_rank(*columns, high).p_value)
+    assert (tmp_path / "kaplan_meier.png").is_file()
+    assert "kaplan_meier.png" in write_report(table, tmp_path).read_text(encoding="utf-8")
+    assert pooled_folds([]) == {"n": 0, "events": 0}
+
+
 def test_experiment(project: Project, tmp_path: Path) -> None:
     methods = {
         "plain": survival_method(),
@@ -298,5 +316,6 @@ def test_experiment(project: Project, tmp_path: Path) -> None:
     rows = read_csv(next(tmp_path.glob("plain-*/split0-seed0/predictions.csv")))
     assert {row["slide_id"] for row in rows} <= {r.patient for r in project.slides}
     text = write_report(table, tmp_path / "report").read_text(encoding="utf-8")
+    assert "kaplan_meier" not in text  # patients come twice in these splits
     assert "C-index" in text
     assert "C-index against plain" in text

@@ -20,6 +20,7 @@ from ._files import read_json, write_json, write_text
 from .cells import BagStore, Cell, finish_cell, run_cell
 from .provenance import project_provenance
 from .splits import Split, Stratum, k_fold, monte_carlo
+from .survival import draw_kaplan_meier, pooled_folds
 from .train import method_for
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def experiment(
         (mean over positive test slides of the scores against the outlines),
         `patch_auroc_pooled`, `lesion_share`, numbers of slides, epochs, seconds, `error`. Survival: `c_index`,
         `val_c_index`, and `log_rank_p` of the test slides above against those below the median risk of validation. Also
-        in results.csv.
+        in results.csv. Survival by k_fold with one seed leaves kaplan_meier.png, too: all folds' test slides together.
     """
     import pandas as pd
 
@@ -158,6 +159,12 @@ def experiment(
     yield from (_here(project, cells, rows) if executor is None else _elsewhere(executor, cells, rows))
     table = pd.DataFrame([rows[k] for k in sorted(rows)])
     write_text(folder / "results.csv", table.to_csv(index=False, lineterminator="\n"))
+    if protocol is not None and protocol.kind == "k_fold" and protocol.seeds == 1 and "c_index" in table:
+        tables = {
+            name: [c.result_path.with_name("predictions.csv") for c in cells if c.name == name] for name in methods
+        }
+        pooled = {name: pooled_folds([t for t in found if t.is_file()]) for name, found in tables.items()}
+        draw_kaplan_meier(pooled, folder / "kaplan_meier.png")
     return table
 
 

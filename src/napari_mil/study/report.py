@@ -118,6 +118,7 @@ def write_report(
     folder = Path(folder)
     write_text(folder / "results.csv", results.to_csv(index=False, lineterminator="\n"))
     draw_results(results, folder / "results.png")
+    curves = (folder / "kaplan_meier.png").is_file()  # of an experiment on survival, in its own folder
     against = reference or str(results["method"].iloc[0])
     parts = [
         f"# {title}",
@@ -138,6 +139,7 @@ def write_report(
         ]
     parts += [
         "![Results](results.png)",
+        "![Kaplan–Meier, test slides of all folds](kaplan_meier.png)" if curves else "",
         "The splits share slides: their figures are not independent, and the p-values are too small. "
         "Research use only.",
     ]

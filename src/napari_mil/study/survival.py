@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,18 +91,30 @@ def survival_metrics(
     cases = np.column_stack([t, seen])
     found["c_index"] = bootstrap_interval(_c_index, cases, r, groups=groups, repeats=repeats, seed=seed).to_dict()
     if threshold is not None:
-        high = r > threshold
-        test = log_rank(t, seen, high)
-        defined = np.isfinite(test.p_value)
-        found["risk_groups"] = {
-            "threshold": threshold,
-            "threshold_is": f"median risk of {threshold_from}",
-            **{name: _group(t[of], seen[of]) for name, of in zip(GROUPS, (high, ~high), strict=True)},
-            "log_rank_p": test.p_value if defined else None,
-            "log_rank_chi2": test.statistic if defined else None,
-            "log_rank_is": test.alternative,
-        }
+        origin = {"threshold": threshold, "threshold_is": f"median risk of {threshold_from}"}
+        found["risk_groups"] = origin | _risk_groups(t, seen, r > threshold)
     return found
+
+
+def pooled_folds(tables: Sequence[Path]) -> dict[str, Any]:
+    """The test patients of all folds together, each in the group that its own fold's validation put it.
+
+    Risks of different folds are of different models, so there is no C-index of all.
+
+    Parameters
+    ----------
+    tables : sequence of Path
+        predictions.csv of each fold.
+    """
+    cases: list[tuple[float, bool, bool]] = []
+    for table in tables:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["role"] == "test" and row["group"]]
+        cases += [(float(row["time"]), row["event"] == "1", row["group"] == "high") for row in rows]
+    if not cases:
+        return {"n": 0, "events": 0}
+    time, event, high = (np.array(column) for column in zip(*cases, strict=True))
+    return {"n": len(time), "events": int(event.sum()), "risk_groups": _risk_groups(time, event, high)}
 
 
 def survival_sentence(name: str, figures: Mapping[str, Any]) -> str:
@@ -143,7 +156,8 @@ def draw_kaplan_meier(sets: Mapping[str, Mapping[str, Any]], path: Path) -> Path
             lost = list(zip(curve["times"], curve["survival"], curve["censored"], strict=True))
             axes.plot([t for t, _, c in lost if c], [s for _, s, c in lost if c], "|", color=color, markersize=6)
         p = groups["log_rank_p"]
-        axes.set_title(f"{name}: C-index {c_index_words(figures).split(',')[0]}", fontsize=8)
+        concordance = (figures.get("c_index") or {}).get("value")
+        axes.set_title(name + (f": C-index {concordance:.3f}" if concordance is not None else ""), fontsize=8)
         axes.set_xlabel("time" + (f" (log-rank p = {p:.2g})" if p is not None else ""))
         axes.set_ylabel("share without event")
         axes.set_ylim(0, 1.03)
@@ -154,6 +168,17 @@ def draw_kaplan_meier(sets: Mapping[str, Mapping[str, Any]], path: Path) -> Path
     with written_whole(path) as part:
         figure.savefig(part, format="png")
     return path
+
+
+def _risk_groups(time: Floats, event: npt.NDArray[np.bool_], high: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    test = log_rank(time, event, high)
+    defined = np.isfinite(test.p_value)
+    return {
+        **{name: _group(time[of], event[of]) for name, of in zip(GROUPS, (high, ~high), strict=True)},
+        "log_rank_p": test.p_value if defined else None,
+        "log_rank_chi2": test.statistic if defined else None,
+        "log_rank_is": test.alternative,
+    }
 
 
 def _group(time: Floats, event: npt.NDArray[np.bool_]) -> dict[str, Any]:
