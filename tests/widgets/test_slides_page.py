@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox
 from napari_mil.study import Project
 from napari_mil.widgets import table_dialog
 from napari_mil.widgets.dock import MilDock
-from napari_mil.widgets.slides_model import LABEL, OUTLINED, PICTURE, ROLE, SLIDE
+from napari_mil.widgets.slides_model import EVENT, LABEL, OUTLINED, PICTURE, ROLE, SLIDE, TIME
 
 Until = Callable[..., None]
 
@@ -112,6 +112,33 @@ def test_a_table_is_read_with_its_columns_by_eye(
     opened.session.slides.read_table(table, mapping)
     assert [r.label for r in opened.session.project.slides[:2]] == ["strange", "strange"]
     assert "strange" in opened.session.slides.label_names
+
+
+def test_times_and_events_are_read_shown_and_edited(opened: MilDock, tmp_path: Path) -> None:
+    page, session = opened.pages[0], opened.session
+    assert page.table.isColumnHidden(TIME)
+    assert page.table.isColumnHidden(EVENT)
+    ids = session.project.slide_ids
+    table = tmp_path / "survival.csv"
+    lines = [f"{i},{10 + k},{k % 2}" for k, i in enumerate(ids[1:])]
+    table.write_text("slide,months,vital_status\n" + "\n".join(lines), encoding="utf-8")
+    session.slides.read_table(table, {"slide_id": "slide", "time": "months", "event": "vital_status"})
+    assert not page.table.isColumnHidden(TIME)
+    row = page.model.row_of(ids[1])
+    assert (page.model.index(row, TIME).data(), page.model.index(row, EVENT).data()) == ("10", "no")
+    session.slides.update(ids, label=None)  # now it is times that count
+    assert session.slides.survival
+    assert page.hint.text().startswith("1 slide has no time or event")
+    assert page.split_button.reason == "1 slide has no time or event yet: read a table first."
+    first = page.model.row_of(ids[0])
+    assert not page.model.setData(page.model.index(first, TIME), "soon")
+    assert "time" in opened.sentence.text()
+    assert page.model.setData(page.model.index(first, TIME), "7.5")
+    assert page.model.setData(page.model.index(first, EVENT), "yes")
+    assert (session.project.slides[0].time, session.project.slides[0].event) == (7.5, True)
+    assert page.split_button.isEnabled()
+    session.slides.propose_split()
+    assert page.hint.text().startswith("Slides are ready")
 
 
 def test_an_unknown_scale_is_asked_for_and_recorded(

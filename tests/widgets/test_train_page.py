@@ -223,6 +223,25 @@ def test_a_plain_run_comes_first_and_is_told_apart(page: Any, until: Until) -> N
     assert not [run for run in session.models.runs if run.name == "plain"]  # no run of the project's
 
 
+def test_survival_needs_times_in_place_of_labels_and_shows_its_own_figure(page: Any, until: Until) -> None:
+    session = page.session
+    page.preset.choose("abmil_survival")
+    until(lambda: page.train.reason.startswith("No slide has a time and an event yet"))
+    for k, slide in enumerate(session.project.slides):
+        session.slides.update([slide.slide_id], time=10.0 + k, event=k != 3, patient_id=f"patient {k}")
+    session.slides.update(session.project.slide_ids, label=None)
+    assert session.models.recommended == "abmil_survival"
+    session.slides.propose_split()
+    session.models.form.put_all({"training.epochs": 2, "task.n_bins": 3})
+    until(page.train.isEnabled)
+    click(page.train)
+    until(lambda: session.models.training)
+    until(lambda: session.desk.running is None, 60)
+    assert set(page.figures.curves) <= {"C-index"}
+    assert "AUROC" not in page.outcome.text()
+    assert session.models.facts.facts["method"]["task"]["kind"] == "survival"
+
+
 def test_stopping_in_the_plain_run_keeps_it_as_a_run(page: Any, until: Until) -> None:
     session = page.session
     page.preset.choose("mhim_abmil_c16")

@@ -22,7 +22,7 @@ Type = Literal["int", "float", "bool", "choice", "text", "list", "table"]
 
 PART_TITLES = {
     "aggregator": "Aggregator",
-    "supervision": "Outlines",
+    "supervision": "Supervision",
     "mining": "Mining",
     "task": "Task",
     "training": "Training",

@@ -72,6 +72,13 @@ class Models:
 
         return MethodForm()
 
+    @property
+    def recommended(self) -> str:
+        """The preset to begin with: the recommended one, or one of survival where slides have times, but no labels."""
+        presets = self.presets
+        survival = [name for name in presets if "survival" in name] if self._session.slides.survival else []
+        return next(iter([*survival, *presets]))
+
     def choose(self, preset: str) -> None:
         """Take a preset for the next training."""
         self._labels = tuple(self._session.slides.label_names)
@@ -156,6 +163,11 @@ class Models:
         return self._shown.stage
 
     @property
+    def stage_text(self) -> str:
+        """How far the plain run is that comes before the training under way; empty when there is none."""
+        return self._live.stage_text if self._live is not None and self.training else ""
+
+    @property
     def _shown(self) -> LiveRun | RunFacts:
         return self._live if self._live is not None and self.run_in_training else self._read
 
@@ -212,7 +224,8 @@ class Models:
             return
         run = Path(spec.out)
         before = read_run(run) if spec.resume else RunFacts()
-        self._live = LiveRun(run, before.epochs, before.plain)
+        mining = str((spec.method.get("mining") or {}).get("kind", ""))
+        self._live = LiveRun(run, mining, before.epochs, before.plain)
         self.run = run
         self.reload()
 

@@ -22,6 +22,11 @@ class Obstacles:
     -------
     changed()
         They were worked out anew.
+
+    Attributes
+    ----------
+    survival : bool or None
+        Whether survival is to be trained, which needs times and events in place of labels; None: not said yet.
     """
 
     changed = Signal()
@@ -32,7 +37,7 @@ class Obstacles:
         self._outdated = True
         self._watched = False
         self._asked = 0
-        self._survival: bool | None = None
+        self.survival: bool | None = None
         self._soon = QTimer()
         self._soon.setSingleShot(True)
         self._soon.setInterval(SOON_MS)
@@ -62,8 +67,9 @@ class Obstacles:
 
     def set_task(self, kind: str) -> None:
         """The task that is to be trained: survival needs times and events in place of labels."""
-        if (kind == "survival") != self._survival:
-            self._survival = kind == "survival"
+        if (kind == "survival") != self.survival:
+            self.survival = kind == "survival"
+            self._findings = None
             self.outdate()
 
     def forget(self) -> None:
@@ -85,7 +91,7 @@ class Obstacles:
         if project is None:
             return
         self._asked += 1
-        asked, survival = self._asked, self._survival
+        asked, survival = self._asked, self.survival
 
         def done(found: list[Finding]) -> None:
             if asked == self._asked:

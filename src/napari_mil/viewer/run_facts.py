@@ -69,11 +69,14 @@ class LiveRun:
     Attributes
     ----------
     folder : Path
+    mining : str
+        Kind of its miner: what the plain run before it is for.
     epochs, plain : list of dict
         Its epochs so far, and those of the plain run before it.
     """
 
     folder: Path
+    mining: str = ""
     epochs: list[Epoch] = field(default_factory=list)
     plain: list[Epoch] = field(default_factory=list)
 
@@ -86,6 +89,17 @@ class LiveRun:
     def shown(self) -> list[Epoch]:
         """Epochs of the stage that is under way."""
         return self.plain if self.stage else self.epochs
+
+    @property
+    def stage_text(self) -> str:
+        """What the stage under way is for and how far it is; empty in the training itself."""
+        if not self.stage:
+            return ""
+        what = "First a plain run, whose mistakes are learned from"
+        if self.mining != "hard_negative":
+            what = "First a plain run for the teacher"
+        now = self.plain[-1]
+        return f"{what}: epoch {now['epoch']} of {now['epochs']}."
 
     @property
     def text(self) -> str:

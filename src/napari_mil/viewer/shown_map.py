@@ -113,6 +113,8 @@ class ShownMap:
     note: str
     """What to say where the prediction lacks the values that were asked for."""
     probabilities: dict[str, float]
+    risk: float | None
+    """Of survival: the higher, the sooner the event is expected."""
     badge: str
     map: AttentionMap
     table: pd.DataFrame
@@ -174,6 +176,7 @@ def read_map(project: Project, source: Source, wanted: str, dimensions: tuple[in
         values=values,
         note=note,
         probabilities={k: float(p) for k, p in zip(saved.classes, saved.probabilities, strict=False)},
+        risk=saved.risk,
         badge=badge,
         map=replace(attention_map(saved.grid, painted, normalisation=values.normalisation), normalisation=values.said),
         table=patch_table(saved.grid, scores),

@@ -258,7 +258,8 @@ class SlideMap:
         """What the model says of the slide."""
         if self.shown is None:
             return ""
-        parts = [f"{name} {p:.2f}" for name, p in self.shown.probabilities.items()]
+        parts = [] if self.shown.risk is None else [f"risk {self.shown.risk:.2f}"]
+        parts += [f"{name} {p:.2f}" for name, p in self.shown.probabilities.items()]
         sample = " (preview: from a sample of the patches)" if self.shown.preview else ""
         return "The model says: " + " · ".join(parts) + sample
 

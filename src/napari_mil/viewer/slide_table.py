@@ -50,6 +50,12 @@ class SlideTable:
         """Labels of the slides, the negative one first."""
         return list(self._project.config.label_names) if self._project else []
 
+    @property
+    def survival(self) -> bool:
+        """Whether the slides have times and events in place of labels."""
+        rows = self._project.slides if self._project else []
+        return any(r.known(survival=True) for r in rows) and not any(r.label for r in rows)
+
     def row_of(self, slide_id: str | None) -> SlideRow | None:
         """Row of a slide in the table."""
         if self._project is None or slide_id is None:

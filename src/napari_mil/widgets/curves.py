@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
+from qtpy.QtGui import QColor, QFontMetrics, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QWidget
 
 # colours of Okabe and Ito: told apart by colour-blind readers, on light and dark alike
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2")
+LEFT, LINE = 40.0, 13  # px: where the plot begins, and a line of the legend
 
 
 class Curves(QWidget):
@@ -81,7 +82,10 @@ class Curves(QWidget):
         painter.setFont(font)
         painter.setPen(text)
         painter.drawText(QRectF(4, 0, self.width() - 8, 16), Qt.AlignmentFlag.AlignLeft, self._title)
-        area = QRectF(40, 20, self.width() - 48, self.height() - 50)
+        labels = {name: f"{name} {points[-1][1]:.3f}" for name, points in self._curves.items()}
+        legend = self._legend(list(labels.values()), painter.fontMetrics())
+        lines = 1 + max((line for _, line in legend), default=0)
+        area = QRectF(LEFT, 20, self.width() - LEFT - 8, self.height() - 37 - LINE * lines)
         x0, x1, y0, y1 = self._range()
 
         def place(x: float, y: float) -> QPointF:
@@ -102,8 +106,7 @@ class Curves(QWidget):
             painter.setPen(QPen(text, 1, Qt.PenStyle.DashLine))
             x = place(self._mark, y0).x()
             painter.drawLine(QPointF(x, area.top()), QPointF(x, area.bottom()))
-        left = area.left()
-        for i, (name, points) in enumerate(self._curves.items()):
+        for i, ((name, points), (left, line)) in enumerate(zip(self._curves.items(), legend, strict=True)):
             colour = QColor(COLOURS[i % len(COLOURS)])
             painter.setPen(QPen(colour, 1.8))
             places = [place(x, y) for x, y in points]
@@ -111,11 +114,22 @@ class Curves(QWidget):
                 painter.drawEllipse(places[0], 2, 2)
             else:
                 painter.drawPolyline(QPolygonF(places))
-            label = f"{name} {points[-1][1]:.3f}"
-            painter.drawText(QRectF(left, self.height() - 26, 200, 14), Qt.AlignmentFlag.AlignLeft, label)
-            left += painter.fontMetrics().horizontalAdvance(label) + 12
+            y = self.height() - 13 - LINE * (lines - line)
+            painter.drawText(QRectF(left, y, self.width(), 14), Qt.AlignmentFlag.AlignLeft, labels[name])
         painter.setPen(text)
         painter.drawText(
             QRectF(4, self.height() - 13, self.width() - 8, 13), Qt.AlignmentFlag.AlignRight, f"epoch {x1:.0f}"
         )
         painter.end()
+
+    def _legend(self, labels: list[str], metrics: QFontMetrics) -> list[tuple[float, int]]:
+        """Where each label begins, and on which line: none reaches beyond the plot."""
+        places: list[tuple[float, int]] = []
+        left, line = LEFT, 0
+        for label in labels:
+            width = metrics.horizontalAdvance(label)
+            if left > LEFT and left + width > self.width() - 4:
+                left, line = LEFT, line + 1
+            places.append((left, line))
+            left += width + 12
+        return places

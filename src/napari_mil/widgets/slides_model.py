@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from napari_mil.viewer.session import Session
 
 THUMBNAIL = QSize(52, 40)
-COLUMNS = ("", "Slide", "Label", "Role", "Outlined?", "Features", "Patient")
+COLUMNS = ("", "Slide", "Label", "Role", "Outlined?", "Features", "Patient", "Time", "Event")
 TIPS = {
     "Outlined?": "Are all lesions outlined? Unanswered counts as no: what is not outlined is unknown.",
     "Features": "Whether the slide is ready to train with the present settings",
+    "Time": "Survival: when the event was seen, or the patient last without it; in the unit of the table",
+    "Event": "Survival: whether the event was seen (yes), or not up to that time (no)",
 }
-PICTURE, SLIDE, LABEL, ROLE, OUTLINED, FEATURES, PATIENT = range(len(COLUMNS))
+PICTURE, SLIDE, LABEL, ROLE, OUTLINED, FEATURES, PATIENT, TIME, EVENT = range(len(COLUMNS))
 ROLES = ("", "train", "validation", "test")
-OUTLINED_ANSWERS = ("", "yes", "no")
+ANSWERS = ("", "yes", "no")
 
 
 def thumbnail_pixmap(picture: npt.NDArray[Any]) -> QPixmap:
@@ -95,7 +97,7 @@ class SlidesModel(QAbstractTableModel):
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         flags = super().flags(index)
-        if index.column() in (LABEL, ROLE, OUTLINED, PATIENT):
+        if index.column() in (LABEL, ROLE, OUTLINED, PATIENT, TIME, EVENT):
             flags |= Qt.ItemFlag.ItemIsEditable
         return flags
 
@@ -130,6 +132,10 @@ class SlidesModel(QAbstractTableModel):
             return row.role or ""
         if column == OUTLINED:
             return {True: "no", False: "yes", None: ""}[row.partial_annotation]
+        if column == TIME:
+            return "" if row.time is None else f"{row.time:g}"
+        if column == EVENT:
+            return {True: "yes", False: "no", None: ""}[row.event]
         if column == FEATURES and not editing:
             if row.slide_id in self._session.preparation.failures:
                 return "failed"
@@ -144,6 +150,8 @@ class SlidesModel(QAbstractTableModel):
             LABEL: {"label": text or None},
             ROLE: {"role": text or None},
             PATIENT: {"patient_id": text or None},
+            TIME: {"time": text or None},
+            EVENT: {"event": {"yes": True, "no": False}.get(text)},
             OUTLINED: {"partial_annotation": {"yes": False, "no": True}.get(text)},
         }[index.column()]
         return self._session.slides.update([self._ids[index.row()]], **field)

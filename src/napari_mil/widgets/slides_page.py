@@ -22,16 +22,18 @@ from napari_mil.viewer.words import count, have
 
 from .parts import Action, Note, Page, Section, labelled, row
 from .slides_model import (
+    ANSWERS,
+    EVENT,
     FEATURES,
     LABEL,
     OUTLINED,
-    OUTLINED_ANSWERS,
     PATIENT,
     PICTURE,
     ROLE,
     ROLES,
     SLIDE,
     THUMBNAIL,
+    TIME,
     ChoiceDelegate,
     SlidesModel,
 )
@@ -128,6 +130,7 @@ class SlidesPage(Page):
         session.project_changed.connect(self._project_changed)
         session.slides.changed.connect(self._slides_changed)
         session.stage.slide_changed.connect(self._slide_changed)
+        session.obstacles.changed.connect(self._show_survival)
         session.slides.order = self._ids_in_view
         self.refresh()
 
@@ -147,14 +150,16 @@ class SlidesPage(Page):
         assert horizontal is not None
         vertical.setDefaultSectionSize(THUMBNAIL.height() + 4)
         vertical.hide()
-        for column, width in ((PICTURE, 52), (LABEL, 54), (ROLE, 66), (OUTLINED, 67), (FEATURES, 62), (PATIENT, 60)):
+        widths = {PICTURE: 52, LABEL: 54, ROLE: 66, OUTLINED: 67, FEATURES: 62, PATIENT: 60, TIME: 52, EVENT: 52}
+        for column, width in widths.items():
             table.setColumnWidth(column, width)
         horizontal.setSectionResizeMode(SLIDE, QHeaderView.ResizeMode.Interactive)
         table.setColumnWidth(SLIDE, 64)
         labels = ChoiceDelegate(table, lambda: ["", *self.session.slides.label_names], editable=True)
         table.setItemDelegateForColumn(LABEL, labels)
         table.setItemDelegateForColumn(ROLE, ChoiceDelegate(table, lambda: ROLES))
-        table.setItemDelegateForColumn(OUTLINED, ChoiceDelegate(table, lambda: OUTLINED_ANSWERS))
+        for column in (OUTLINED, EVENT):
+            table.setItemDelegateForColumn(column, ChoiceDelegate(table, lambda: ANSWERS))
         selection = table.selectionModel()
         assert selection is not None
         selection.currentRowChanged.connect(lambda *_: self._open_soon.start())
@@ -234,14 +239,8 @@ class SlidesPage(Page):
         parts += [f"{n} {name}" for name, n in labels.items()]
         parts += [f"{name} {n}" for name, n in roles.items() if n]
         self.summary.setText(" · ".join(parts))
-        unlabelled = sum(r.label is None for r in rows)
-        self.split_button.set_reason(
-            "Add slides first."
-            if not rows
-            else f"{count(unlabelled, 'slide')} {have(unlabelled)} no label yet: label {_them(unlabelled)} first."
-            if unlabelled
-            else ""
-        )
+        self._show_survival()
+        self.split_button.set_reason(self._why_no_split())
         self.table_button.set_reason("" if rows else "Add slides first.")
         self._show_negative()
         slide = self.session.stage.slide
@@ -260,6 +259,24 @@ class SlidesPage(Page):
             self.label_picture.blockSignals(False)
             where = {"file": "read from the file", "user": "given by a person"}.get(slide.mpp_source or "", "unknown")
             self.scale_note.setText(f"Micrometres per pixel at full resolution: {where}.")
+
+    def _why_no_split(self) -> str:
+        rows = self.session.project.slides if self.session.project else []
+        survival = self.session.slides.survival
+        lacking = sum(not r.known(survival) for r in rows)
+        if not rows:
+            return "Add slides first."
+        if not lacking:
+            return ""
+        what = "time or event yet: read a table" if survival else f"label yet: label {_them(lacking)}"
+        return f"{count(lacking, 'slide')} {have(lacking)} no {what} first."
+
+    def _show_survival(self) -> None:
+        """Times and events are shown where there are some, or survival is to be trained."""
+        rows = self.session.project.slides if self.session.project else []
+        used = self.session.obstacles.survival or any(r.time is not None or r.event is not None for r in rows)
+        for column in (TIME, EVENT):
+            self.table.setColumnHidden(column, not used)
 
     def _show_color(self) -> None:
         project, slide = self.session.project, self.session.stage.slide
@@ -288,7 +305,13 @@ class SlidesPage(Page):
         if slide is not None and slide.mpp is None:
             return "This file does not say how large a pixel is. Give its µm per pixel below, or once for its folder."
         rows = project.slides
-        if any(r.label is None for r in rows):
+        if self.session.slides.survival:
+            n = sum(not r.known(survival=True) for r in rows)
+            if n:
+                return f"{count(n, 'slide')} {have(n)} no time or event. Give {_them(n)} below, or read a table."
+            if any(r.role is None for r in rows):
+                return "Every slide has its time and event. Now propose a split into train, validation and test."
+        elif any(r.label is None for r in rows):
             n = sum(r.label is None for r in rows)
             how = "press 1–9" if self.session.slides.label_names else "double-click its label to write the first"
             return f"{count(n, 'slide')} {have(n)} no label. Select {_them(n)} and {how}, or read a table."

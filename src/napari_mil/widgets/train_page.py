@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QComboBox, QMenu, QSpinBox
@@ -165,10 +165,9 @@ class TrainPage(Page):
     def _fill_choices(self) -> None:
         models = self.session.models
         if not models.form.preset:
-            presets = models.presets
-            self.preset.set_methods(presets)
+            self.preset.set_methods(models.presets)
             self._make_form()
-            self.preset.choose(next(iter(presets)))
+            self.preset.choose(models.recommended)
         devices = models.devices
         if [self.device.itemData(i) for i in range(self.device.count())] != list(devices):
             self.device.clear()
@@ -205,6 +204,8 @@ class TrainPage(Page):
             needs.append("outlines of lesions on training slides")
         if method is not None and getattr(method.mining, "teacher", "") == "plain":
             needs.append("a plain run for its teacher, which is trained first where there is none")
+        if method is not None and method.mining.kind == "hard_negative":
+            needs.append("a plain run, whose mistakes it learns from and which is trained first")
         lines = [info.sentence, source_of(info), f"Needs {' and '.join(needs)}." if needs else ""]
         return "\n".join(line for line in lines if line)
 
@@ -269,17 +270,15 @@ class TrainPage(Page):
     def _next_step(self, obstacle: str) -> str:
         models = self.session.models
         if models.training:
-            if models.run_in_training and models.stage:
-                now: dict[str, Any] = models.epochs[-1]
-                return (
-                    f"First a plain run for the teacher: epoch {now['epoch']} of {now['epochs']}. "
-                    "The training itself follows, and counts its epochs anew."
-                )
+            if models.stage_text:
+                return f"{models.stage_text} The training itself follows, and counts its epochs anew."
             return "Training. Stop when the curve no longer rises. What you outline meanwhile counts in the next one."
         if not self.session.obstacles.known:
             return "Looking at the slides…"
         if obstacle:
             return obstacle
+        if not models.runs and models.form.preset != "rank_induction":
+            return "Ready. Press “Train”."
         if not models.runs:
             return "Ready. “Rank induction” learns from your outlines where to look. Press “Train”."
         return "Go on to Maps to see where this model looks, or train another method to compare."
