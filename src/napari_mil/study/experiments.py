@@ -160,10 +160,10 @@ def experiment(
     table = pd.DataFrame([rows[k] for k in sorted(rows)])
     write_text(folder / "results.csv", table.to_csv(index=False, lineterminator="\n"))
     if protocol is not None and protocol.kind == "k_fold" and protocol.seeds == 1 and "c_index" in table:
-        tables = {
-            name: [c.result_path.with_name("predictions.csv") for c in cells if c.name == name] for name in methods
-        }
-        pooled = {name: pooled_folds([t for t in found if t.is_file()]) for name, found in tables.items()}
+        folds: dict[str, list[Path]] = {}
+        for cell in cells:
+            folds.setdefault(cell.name, []).append(cell.result_path.with_name("predictions.csv"))
+        pooled = {name: pooled_folds([path for path in paths if path.is_file()]) for name, paths in folds.items()}
         draw_kaplan_meier(pooled, folder / "kaplan_meier.png")
     return table
 

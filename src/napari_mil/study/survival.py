@@ -109,7 +109,7 @@ def pooled_folds(tables: Sequence[Path]) -> dict[str, Any]:
     cases: list[tuple[float, bool, bool]] = []
     for table in tables:
         with table.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["role"] == "test" and row["group"]]
+            rows = [row for row in csv.DictReader(file) if row["role"] == "test" and row.get("group")]
         cases += [(float(row["time"]), row["event"] == "1", row["group"] == "high") for row in rows]
     if not cases:
         return {"n": 0, "events": 0}
