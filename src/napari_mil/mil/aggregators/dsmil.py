@@ -125,12 +125,22 @@ class Dsmil(Aggregator):
 
     def _streams(self, h: Tensor) -> _Streams:
         c = full_precision(self.instance_classifier(h))  # (N, C)
-        q = self.query(h)  # (N, Q)
+        dropout, hidden, relu = self.value
+        if self.training and dropout.p > 0:
+            values, q = self.value(h), self.query(h)
+        else:
+            v, u = together(h, hidden, self.query[0])
+            values, q = relu(v), self.query[1:](u)  # (N, D'), (N, Q)
         critical = c.argmax(dim=0)  # (C,)
         likeness = full_precision(q @ q[critical].T) / q.shape[1] ** 0.5  # (N, C)
         attention = threshold_attention(torch.softmax(likeness, dim=0), self.threshold)
-        values = self.value(h)  # (N, D')
         return _Streams(c, attention, values, attention.T @ values)
+
+
+def together(h: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """Linear layers of the same h (N, D') by one product, forth and back."""
+    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    return F.linear(h, weight, bias).split([layer.out_features for layer in layers], dim=1)
 
 
 def mean_probability_logits(one: Tensor, other: Tensor) -> Tensor:
