@@ -100,3 +100,38 @@ def test_ways_are_run_in_turn_and_goals_are_judged(
     lines = capsys.readouterr().out.splitlines()
     assert "not reached  faster: 2.9 (≥ 3)" in lines
     assert "reached      soon: 20.0 (≤ 20)" in lines
+
+
+class TestMilDatasets:
+    @pytest.fixture(scope="class")
+    def table(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Twelve bags of three rows, told apart by their first number; the last number never changes."""
+        rng = np.random.default_rng(0)
+        rows = [[k % 2, k + 1, *(rng.normal(size=3) + 9 * (k % 2)), 7.0] for k in range(12) for _ in range(3)]
+        path = tmp_path_factory.mktemp("mil") / "musk1.csv"
+        np.savetxt(path, rows, delimiter=",")
+        return path
+
+    def test_bags_and_folds(self, table: Path) -> None:
+        mil = script("mil_datasets")
+        bags = mil.read_bags(table)
+        assert [bag.label for bag in bags] == [0, 1] * 6
+        assert bags[0].features.shape == (3, 4)
+        folds = mil.folds([bag.label for bag in bags], 3, seed=1)
+        assert sorted(k for fold in folds for k in fold) == list(range(12))
+        assert all(sum(bags[k].label for k in fold) == 2 for fold in folds)
+
+    def test_scaled_by_the_training_folds_alone(self, table: Path) -> None:
+        mil = script("mil_datasets")
+        bags = mil.read_bags(table)
+        train = np.concatenate([bag.features for bag in mil.standardised(bags[:8], bags[:8])])
+        np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(train[:, :3].std(axis=0), 1, atol=1e-5)
+        test = np.concatenate([bag.features for bag in mil.standardised(bags[8:], bags[:8])])
+        assert np.abs(test.mean(axis=0)[:3]).max() > 1e-3
+        assert np.isfinite(test).all()
+
+    def test_it_learns_them(self, table: Path) -> None:
+        mil = script("mil_datasets")
+        settings = {"training.epochs": 40, "training.learning_rate": 0.05}
+        assert mil.accuracy(mil.read_bags(table), [0, 1, 2, 3], "mean", "musk1", settings, 0) == 1.0
