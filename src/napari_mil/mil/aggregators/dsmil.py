@@ -66,6 +66,7 @@ class Dsmil(Aggregator):
         super().__init__(in_dim, n_classes, binary_head)
         self.threshold = threshold
         self.fusion = fusion
+        self.value_dropout = value_dropout
         self.embed = linear_stem(in_dim, stem_dim, dropout, activation)
         self.instance_classifier = nn.Linear(stem_dim, self.n_logits)
         self.query = nn.Sequential(
@@ -125,22 +126,24 @@ class Dsmil(Aggregator):
 
     def _streams(self, h: Tensor) -> _Streams:
         c = full_precision(self.instance_classifier(h))  # (N, C)
-        dropout, hidden, relu = self.value
-        if self.training and dropout.p > 0:
-            values, q = self.value(h), self.query(h)
+        if self.training and self.value_dropout:
+            values, q = self.value(h), self.query(h)  # (N, D'), (N, Q)
         else:
-            v, u = together(h, hidden, self.query[0])
-            values, q = relu(v), self.query[1:](u)  # (N, D'), (N, Q)
+            v, u = together(h, self.value[1], self.query[0])
+            values, q = F.relu(v), self.query[1:](u)
         critical = c.argmax(dim=0)  # (C,)
         likeness = full_precision(q @ q[critical].T) / q.shape[1] ** 0.5  # (N, C)
         attention = threshold_attention(torch.softmax(likeness, dim=0), self.threshold)
         return _Streams(c, attention, values, attention.T @ values)
 
 
-def together(h: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """Linear layers of the same h (N, D') by one product, forth and back."""
-    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-    return F.linear(h, weight, bias).split([layer.out_features for layer in layers], dim=1)
+def together(h: Tensor, one: nn.Module, other: nn.Module) -> tuple[Tensor, Tensor]:
+    """Two linear layers of the same h (N, D') by one product, forth and back."""
+    assert isinstance(one, nn.Linear)
+    assert isinstance(other, nn.Linear)
+    both = F.linear(h, torch.cat([one.weight, other.weight]), torch.cat([one.bias, other.bias]))
+    left, right = torch.split_with_sizes(both, [one.out_features, other.out_features], dim=1)
+    return left, right
 
 
 def mean_probability_logits(one: Tensor, other: Tensor) -> Tensor:
