@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -135,3 +136,14 @@ class TestMilDatasets:
         mil = script("mil_datasets")
         settings = {"training.epochs": 40, "training.learning_rate": 0.05}
         assert mil.accuracy(mil.read_bags(table), [0, 1, 2, 3], "mean", "musk1", settings, 0) == 1.0
+
+
+def test_cost_of_mining_prints_its_figures() -> None:
+    found = subprocess.run(
+        [sys.executable, SCRIPTS / "mhim_cost.py", "--quick", "--json", "--threads", "1"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    figures = json.loads(found.stdout)
+    assert figures["mhim_abmil_over_abmil"] > 0
+    assert figures["mhim_transmil_over_transmil"] > 0
+    assert figures["raw"]["mhim_abmil_c16"]["plain_s_least"] > 0
