@@ -117,6 +117,14 @@ FLIPS: list[tuple[str, dict, dict]] = [  # preset, settings to start from, setti
         "mining.bags": 2,
         "mining.second": "continued",
     }),
+    ("transmil_c16", {"aggregator.heads": 2, "aggregator.landmarks": 4, "training.epochs": 2}, {
+        **STEM,
+        "aggregator.stem_dim": 10,  # heads must divide it
+        "aggregator.heads": 4,
+        "aggregator.landmarks": 3,
+        "aggregator.pinv_iterations": 2,
+        "aggregator.attention_dropout": 0.5,
+    }),
     ("dsmil_c16", {"aggregator.query_dim": 4}, {
         **STEM,
         "aggregator.query_dim": 5,
