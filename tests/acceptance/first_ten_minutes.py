@@ -337,7 +337,7 @@ def _train(p: Player, figures: dict[str, Any], epochs: int) -> None:
     with p.step("train", "Rank induction in training while the person pans"):
         assert "recommended" in page.preset.text()
         p.click(page.settings.title)
-        page.epochs.setValue(epochs)
+        page.rows["training.epochs"].editor.box.setValue(epochs)
         p.session.models.form.put("training.patience", 1000)  # so that there is something left to stop
         p.click_when_on(page.train)
         p.until("the curve has three points", lambda: len(p.session.models.epochs) >= 3, 180)
