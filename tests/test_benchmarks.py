@@ -147,3 +147,38 @@ def test_cost_of_mining_prints_its_figures() -> None:
     assert figures["mhim_abmil_over_abmil"] > 0
     assert figures["mhim_transmil_over_transmil"] > 0
     assert figures["raw"]["mhim_abmil_c16"]["plain_s_least"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "tables"),
+    [
+        ("memory", [], 3),
+        ("cost_table", [], 1),
+        ("precision", ["--presets", "mhim_abmil_c16"], 2),
+        ("epoch_from_disk", [], 1),
+        ("seeds_on_gpu", ["--device", "cpu", "--runs", "2"], 1),
+    ],
+)
+def test_benchmarks_of_training_run(
+    name: str, options: list[str], tables: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    module = script(name)
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--rounds", "1", "--json", *options])
+    module.main()
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["benchmark"] == name
+    assert len(facts["tables"]) == tables
+    figures = [value for table in facts["tables"].values() for row in table.values() for value in row.values()]
+    numbers = [value for value in figures if isinstance(value, int | float)]
+    assert numbers
+    assert all(np.isfinite(value) and value >= 0 for value in numbers)
+
+
+def test_no_graphics_card_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    module = script("seeds_on_gpu")
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["seeds_on_gpu"])
+    module.main()
+    assert "There is no graphics card here" in capsys.readouterr().out
