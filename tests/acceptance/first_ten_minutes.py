@@ -338,7 +338,7 @@ def _train(p: Player, figures: dict[str, Any], epochs: int) -> None:
         assert "recommended" in page.preset.text()
         p.click(page.settings.title)
         page.rows["training.epochs"].editor.box.setValue(epochs)
-        p.session.models.form.put("training.patience", 1000)  # so that there is something left to stop
+        p.session.method.form.put("training.patience", 1000)  # so that there is something left to stop
         p.click_when_on(page.train)
         p.until("the curve has three points", lambda: len(p.session.models.epochs) >= 3, 180)
         before = p.viewer.scene.camera.center

@@ -77,7 +77,7 @@ def test_a_method_is_found_by_typing(page: Any) -> None:
     QTest.keyClick(chooser.list.search, Qt.Key.Key_Up)
     QTest.keyClick(chooser.list.search, Qt.Key.Key_Return)
     assert not chooser.list.isVisible()
-    assert page.session.models.form.preset == "transmil_c16"
+    assert page.session.method.form.preset == "transmil_c16"
     assert "ICCV 2023" in page.preset_note.text()
     assert "Table 1" in page.preset_note.text()
 
@@ -93,7 +93,7 @@ def test_methods_stand_in_families_and_the_recommended_one_first(page: Any) -> N
     QTest.keyClicks(page.preset.list.search, "no such thing")
     assert page.preset.list.found == []
     QTest.keyClick(page.preset.list.search, Qt.Key.Key_Return)
-    assert page.session.models.form.preset == "rank_induction"
+    assert page.session.method.form.preset == "rank_induction"
 
 
 def test_a_click_chooses(page: Any) -> None:
@@ -106,7 +106,7 @@ def test_a_click_chooses(page: Any) -> None:
 
 
 def test_every_method_can_be_chosen_and_its_form_shows_it(page: Any) -> None:
-    models = page.session.models
+    method = page.session.method
     listed = [item.data(0, Qt.ItemDataRole.UserRole) for item in page.preset.list.found]
     assert sorted(listed) == sorted(Method.presets())
     for name in listed:
@@ -114,8 +114,8 @@ def test_every_method_can_be_chosen_and_its_form_shows_it(page: Any) -> None:
         wanted = Method.preset(name).settings()
         if "task.classes" in wanted:
             wanted["task.classes"] = ("normal", "tumor")  # those of the slides
-        assert models.form.values() == wanted
-        assert models.method_obstacle == ""
+        assert method.form.values() == wanted
+        assert method.obstacle == ""
         shown = {row.setting.key: row.editor.value() for row in page.findChildren(SettingRow) if row.isVisibleTo(page)}
         shown |= {part.part.key: part.kind.currentData() for part in page.parts.values() if part.part.key}
         assert shown == wanted, name
@@ -126,7 +126,7 @@ def test_every_method_can_be_chosen_and_its_form_shows_it(page: Any) -> None:
 
 
 def test_a_changed_value_is_marked_and_put_back(page: Any) -> None:
-    form = page.session.models.form
+    form = page.session.method.form
     row = row_of(page, "training.weight_decay")
     type_into(row.editor.box.lineEdit(), "3e-4")
     assert form.value("training.weight_decay") == 3e-4
@@ -149,31 +149,31 @@ def test_a_changed_value_is_marked_and_put_back(page: Any) -> None:
 def test_another_kind_brings_its_own_settings_and_a_senseless_one_stops_training(page: Any) -> None:
     choose_kind(page, "aggregator", "trans_mil")
     assert row_of(page, "aggregator.landmarks").editor.without.text() == "half the stem's width"
-    assert page.session.models.method_obstacle == ""
+    assert page.session.method.obstacle == ""
     choose_kind(page, "aggregator", "mean")
     sentence = "Rank induction needs a score for each patch, and mean pooling has none"
-    assert page.session.models.method_obstacle.startswith(sentence)
+    assert page.session.method.obstacle.startswith(sentence)
     assert page.help_line.text().startswith(sentence)
     assert not page.train.isEnabled()
     choose_kind(page, "supervision", "none")
-    assert page.session.models.method_obstacle == ""
+    assert page.session.method.obstacle == ""
     assert not page.help_line.text().startswith(sentence)
     assert not page.rows["supervision.weight"].isVisible()
     click(page.parts["aggregator"].reset)
-    assert page.session.models.form.kind("aggregator") == "ab_mil_rank"
+    assert page.session.method.form.kind("aggregator") == "ab_mil_rank"
 
 
 def test_training_is_off_with_the_reason(trained: MilDock, until: Until) -> None:
     trained.show_page("Train")
     page = trained.page
     until(page.train.isEnabled)
-    page.session.models.form.put("aggregator.name", "max")
+    page.session.method.form.put("aggregator.name", "max")
     assert page.train.reason == page.hint.text()
     assert "max pooling has none" in page.hint.text()
-    page.session.models.form.reset_all()
+    page.session.method.form.reset_all()
     assert page.train.isEnabled()
-    page.session.models.form.put("task.kind", "multiclass")
-    page.session.models.form.put("task.classes", ("a", "b", "c"))
+    page.session.method.form.put("task.kind", "multiclass")
+    page.session.method.form.put("task.classes", ("a", "b", "c"))
     assert page.train.reason == "The slides have 2 labels; this task has three classes or more."
 
 
@@ -216,14 +216,14 @@ def test_settings_of_the_form_are_made_when_they_are_looked_at(opened: MilDock) 
 
 
 def test_other_labels_of_the_slides_are_other_classes(page: Any) -> None:
-    session, form = page.session, page.session.models.form
+    session, form = page.session, page.session.method.form
     form.put("training.epochs", 7)
     session.slides.update(session.project.slide_ids[:1], label="grade 2")
     assert form.kind("task") == "multiclass"
     assert form.value("task.classes") == ("normal", "grade 2", "tumor")
     assert form.changes == {"training.epochs": 7}
     page.preset.choose("patch_classifier")
-    assert page.session.models.method_obstacle.startswith("The slides have 3 labels (normal, grade 2, tumor)")
+    assert page.session.method.obstacle.startswith("The slides have 3 labels (normal, grade 2, tumor)")
     assert not page.train.isEnabled()
 
 

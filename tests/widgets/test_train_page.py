@@ -30,8 +30,8 @@ def page(trained: MilDock, until: Until) -> Any:
 
 def begin(page: Any, until: Until, epochs: int = 3000) -> Path:
     """Start a training that would take long, and wait for its curve."""
-    page.session.models.form.put("training.epochs", epochs)
-    page.session.models.form.put("training.patience", None)
+    page.session.method.form.put("training.epochs", epochs)
+    page.session.method.form.put("training.patience", None)
     click(page.train)
     until(lambda: len(page.session.models.epochs) >= 2, 60)
     return page.session.models.run
@@ -201,7 +201,7 @@ def test_a_plain_run_comes_first_and_is_told_apart(page: Any, until: Until) -> N
     session = page.session
     page.preset.choose("mhim_abmil_c16")
     assert "Needs a plain run for its teacher" in page.preset_note.text()
-    session.models.form.put("training.epochs", 3)
+    session.method.form.put("training.epochs", 3)
     hints, titles = [], []
 
     def note() -> None:
@@ -230,9 +230,9 @@ def test_survival_needs_times_in_place_of_labels_and_shows_its_own_figure(page: 
     for k, slide in enumerate(session.project.slides):
         session.slides.update([slide.slide_id], time=10.0 + k, event=k != 3, patient_id=f"patient {k}")
     session.slides.update(session.project.slide_ids, label=None)
-    assert session.models.recommended == "abmil_survival"
+    assert session.method.recommended == "abmil_survival"
     session.slides.propose_split()
-    session.models.form.put_all({"training.epochs": 2, "task.n_bins": 3})
+    session.method.form.put_all({"training.epochs": 2, "task.n_bins": 3})
     until(page.train.isEnabled)
     click(page.train)
     until(lambda: session.models.training)

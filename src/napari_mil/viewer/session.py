@@ -14,6 +14,7 @@ from .background import Background, sentence_of
 from .desk import JobDesk, is_for
 from .interrupted import Interrupted
 from .models import Models
+from .next_method import NextMethod
 from .obstacles import Obstacles
 from .preparation import Preparation
 from .settings import follow_cache_limit, read_settings
@@ -45,6 +46,8 @@ class Session:
         The slide that is shown, with its outlines and previews.
     preparation : Preparation
         From slides to features.
+    method : NextMethod
+        What is to be trained next.
     models : Models
         Runs and their curves.
     maps : SlideMap
@@ -77,6 +80,7 @@ class Session:
         self.slides = SlideTable(self)
         self.stage = Stage(self)
         self.preparation = Preparation(self)
+        self.method = NextMethod(self)
         self.models = Models(self)
         self.maps = SlideMap(self)
         self.obstacles = Obstacles(self)

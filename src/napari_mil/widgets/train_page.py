@@ -56,10 +56,10 @@ class TrainPage(Page):
 
     def _add_method(self) -> None:
         self.preset = MethodChooser()
-        self.preset.chosen.connect(self.session.models.choose)
+        self.preset.chosen.connect(self.session.method.choose)
         self.preset_note = Note()
         self.changed_note = Note()
-        self.back = Action("Back to the preset", lambda: self.session.models.form.reset_all())
+        self.back = Action("Back to the preset", lambda: self.session.method.form.reset_all())
         self.changed_row = row(self.changed_note, self.back)
         section = Section("Method")
         section.add(self.preset)
@@ -81,7 +81,7 @@ class TrainPage(Page):
 
     def _make_form(self) -> None:
         """Rows of the settings that every method has; made when they are looked at for the first time."""
-        form = self.session.models.form
+        form = self.session.method.form
         described = {s.key: s for part in form.parts.values() for kind in part.kinds for s in kind.settings}
         for key in COMMON:
             self.rows[key] = SettingRow(form, described[key], TITLES.get(key, ""))
@@ -164,10 +164,10 @@ class TrainPage(Page):
 
     def _fill_choices(self) -> None:
         models = self.session.models
-        if not models.form.preset:
-            self.preset.set_methods(models.presets)
+        if not self.session.method.form.preset:
+            self.preset.set_methods(self.session.method.presets)
             self._make_form()
-            self.preset.choose(models.recommended)
+            self.preset.choose(self.session.method.recommended)
         devices = models.devices
         if [self.device.itemData(i) for i in range(self.device.count())] != list(devices):
             self.device.clear()
@@ -184,7 +184,7 @@ class TrainPage(Page):
             self.runs.setCurrentIndex(runs.index(models.run))
 
     def _show_form(self) -> None:
-        form = self.session.models.form
+        form = self.session.method.form
         self.preset.show_method(form.preset)
         self.preset_note.setText(self._about_method())
         changes = form.changes
@@ -196,10 +196,10 @@ class TrainPage(Page):
 
     def _about_method(self) -> str:
         """What a method is, where it comes from, what it needs."""
-        models = self.session.models
-        info = models.presets[models.form.preset]
+        chosen = self.session.method
+        info = chosen.presets[chosen.form.preset]
         needs = []
-        method = models.form.method
+        method = chosen.form.method
         if method is not None and method.needs_lesions:
             needs.append("outlines of lesions on training slides")
         if method is not None and getattr(method.mining, "teacher", "") == "plain":
@@ -212,7 +212,7 @@ class TrainPage(Page):
     def _show_settings(self) -> None:
         if self.settings.folded:
             return
-        form = self.session.models.form
+        form = self.session.method.form
         changes = form.changes
         for key, setting_row in self.rows.items():
             there = key in form.values()
@@ -231,7 +231,7 @@ class TrainPage(Page):
         session = self.session
         obstacles, advice = session.obstacles.blocking, session.obstacles.advice
         looking = "" if session.obstacles.known else "Looking at the slides…"
-        senseless = session.models.method_obstacle
+        senseless = session.method.obstacle
         self.help_line.warn(senseless)
         first = next(iter(obstacles), "") or senseless
         self.train.set_reason(session.busy_text or looking or first)
@@ -277,7 +277,7 @@ class TrainPage(Page):
             return "Looking at the slides…"
         if obstacle:
             return obstacle
-        if not models.runs and models.form.preset != "rank_induction":
+        if not models.runs and self.session.method.form.preset != "rank_induction":
             return "Ready. Press “Train”."
         if not models.runs:
             return "Ready. “Rank induction” learns from your outlines where to look. Press “Train”."
