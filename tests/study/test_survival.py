@@ -31,7 +31,14 @@ from napari_mil.study import (
     train_project,
     write_report,
 )
-from napari_mil.study.survival import draw_kaplan_meier, kaplan_meier, log_rank, pooled_folds, survival_metrics
+from napari_mil.study.survival import (
+    _c_index_of,
+    draw_kaplan_meier,
+    kaplan_meier,
+    log_rank,
+    pooled_folds,
+    survival_metrics,
+)
 
 from .conftest import cohort, drain, quick_method
 
@@ -123,6 +130,15 @@ class TestFigures:
         assert picture is not None
         assert picture.read_bytes()[:4] == b"\x89PNG"
         assert draw_kaplan_meier({"test": {"n": 3}}, tmp_path / "none.png") is None
+
+    def test_draws_have_the_c_index_of_their_cases(self) -> None:
+        generator = np.random.default_rng(3)
+        time, risk = generator.integers(1, 9, 30).astype(float), generator.integers(0, 5, 30).astype(float)
+        event = generator.random(30) < 0.5
+        metric = _c_index_of(time, event, risk)
+        for _ in range(20):
+            drawn = generator.integers(0, 30, 30)
+            assert metric(drawn, drawn) == pytest.approx(c_index(time[drawn], event[drawn], risk[drawn]))
 
     def test_patients_are_drawn_together(self) -> None:
         generator = np.random.default_rng(1)

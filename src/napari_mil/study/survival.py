@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mil.mil import c_index
 from napari_mil.whole import written_whole
 
-from .metrics import FEW, Test, bootstrap_interval
+from .metrics import FEW, Metric, Test, bootstrap_interval
 from .words import counted
 
 Floats = npt.NDArray[np.float64]
@@ -88,8 +87,8 @@ def survival_metrics(
     found: dict[str, Any] = {"n": len(t), "events": int(seen.sum())}
     if seen.sum() < FEW:
         found["note"] = NO_EVENT_NOTE
-    cases = np.column_stack([t, seen])
-    found["c_index"] = bootstrap_interval(_c_index, cases, r, groups=groups, repeats=repeats, seed=seed).to_dict()
+    metric, every = _c_index_of(t, seen, r), np.arange(len(t))
+    found["c_index"] = bootstrap_interval(metric, every, every, groups=groups, repeats=repeats, seed=seed).to_dict()
     if threshold is not None:
         origin = {"threshold": threshold, "threshold_is": f"median risk of {threshold_from}"}
         found["risk_groups"] = origin | _risk_groups(t, seen, r > threshold)
@@ -193,6 +192,19 @@ def _group(time: Floats, event: npt.NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _c_index(cases: npt.NDArray[Any], risk: npt.NDArray[Any]) -> float:
-    value = c_index(cases[:, 0], cases[:, 1], risk)
-    return float("nan") if value is None else value
+def _c_index_of(time: Floats, event: npt.NDArray[np.bool_], risk: Floats) -> Metric:
+    """C-index of cases by their numbers, which may come several times; NaN where no pair is comparable.
+
+    The pairs are compared once for all draws of a bootstrap: `mil.c_index` of each draw costs several times as much.
+    """
+    first = np.flatnonzero(event)
+    comparable = (time[first, None] < time) | ((time[first, None] == time) & ~event)  # (events, n)
+    won = comparable * ((risk[first, None] > risk) + 0.5 * (risk[first, None] == risk))
+    counted_pairs = comparable.astype(np.float64)
+
+    def metric(numbers: npt.NDArray[Any], _: npt.NDArray[Any]) -> float:
+        weight = np.bincount(numbers, minlength=len(time)).astype(np.float64)
+        pairs = weight[first] @ (counted_pairs @ weight)
+        return float(weight[first] @ (won @ weight) / pairs) if pairs else float("nan")
+
+    return metric
