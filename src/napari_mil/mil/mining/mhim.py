@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from napari_mil.errors import MethodError
 
+from napari_mil.mil.aggregators.chunked import as_weights
+
 from .masks import MaskedBag, MaskRatios, mask_instances
 
 if TYPE_CHECKING:
@@ -161,8 +163,16 @@ class MhimMiner(Miner):
         self, student: Aggregator, x: Tensor, step: int, draws: torch.Generator, labels: Tensor | None = None
     ) -> Lesson:
         masked, embedding = self.mask(x, step, draws, labels)
-        # kept rows are gathered before the stem: the same numbers for less work
-        return Lesson(student(x[masked.kept]), masked.kept, embedding)
+        return Lesson(student(rows_for(student, x, masked.kept)), masked.kept, embedding)
+
+
+def rows_for(student: Aggregator, x: Tensor, kept: Tensor) -> Tensor:
+    """x[kept] as the student takes them: large bags come as they are stored, and are cast where few are kept.
+
+    Rows are gathered before the stem: the same numbers for less work.
+    """
+    shown = x[kept]
+    return shown if student.in_chunks(len(kept)) else as_weights(shown, next(student.parameters()))
 
 
 def _load_teacher(teacher: nn.Module, weights: Mapping[str, Tensor]) -> None:
