@@ -91,6 +91,16 @@ def test_tiny_bags(kind: str, aggregator: str, n: int) -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in taught.model.parameters())
 
 
+@pytest.mark.parametrize(("kind", "aggregator"), [case for case in CASES if case[1] != "trans_mil"])
+def test_large_bags_as_they_are_stored(kind: str, aggregator: str) -> None:
+    """Bags that are pooled by chunks come in float16; what is left of them need not be large."""
+    taught = learner({"kind": kind, "teacher": "copy"}, aggregator)
+    rows = np.random.default_rng(0).normal(size=(20_001, 6)).astype(np.float16)
+    loss = taught.loss(Bag("large", rows, None, 1))
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+
+
 @pytest.mark.parametrize("aggregator", [name for name in SECOND if name != "trans_mil"])
 def test_masks_move_with_the_patches(aggregator: str) -> None:
     """High and low masks hide the same patches, however the bag is ordered (TransMIL and DTFD go by the order)."""
