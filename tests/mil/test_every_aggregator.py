@@ -286,6 +286,17 @@ def test_survival(name: str) -> None:
     check_prediction(predict(run, validation[2]), len(validation[2]))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_training_in_bfloat16(name: str) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        method = Method(aggregator={"name": name, **VARIANTS[name]}, training={**SHORT, "precision": precision})
+        reports, _ = finish(fit(method, slides(2, 1), slides(2, 2)))
+        losses[precision] = [report.val_loss for report in reports]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
+    assert losses["bf16"] != losses["fp32"]
+
+
 def check_prediction(prediction: Prediction, n: int) -> None:
     assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert prediction.attention.shape == prediction.scores.shape == (n,)
