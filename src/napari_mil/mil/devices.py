@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic
+from torch import Tensor
 
 from napari_mil.errors import TrainingError
 
@@ -48,6 +49,18 @@ def find_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise TrainingError(f"Device {name!r} is not supported; expected cpu, cuda, mps or auto.")
     return device
+
+
+def exact(values: Tensor) -> Tensor:
+    """In float64; as they are on Apple graphics, which has none."""
+    return values if values.device.type == "mps" else values.double()
+
+
+def put_on(values: Tensor, device: torch.device) -> Tensor:
+    """On a device in the type that they have, float64 in float32 where there is none; does not wait for a card."""
+    if device.type == "mps" and values.dtype == torch.float64:
+        values = values.float()
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def reset_peak(device: torch.device) -> None:

@@ -15,7 +15,7 @@ from napari_mil.errors import TrainingError
 from .aggregators import Aggregator, BagOutput
 from .bag import Bag
 from .configs import TrainingConfig
-from .devices import memory_in_words
+from .devices import memory_in_words, put_on
 from .mining import Miner, consistency_loss
 from .objective import Loss, Objective
 from .shelf import Shelf
@@ -103,7 +103,7 @@ class Learner:
 
     def features(self, bag: Bag, stored: Tensor | None = None) -> Tensor:
         """A bag's features (N, D) on the device, as the model takes them: a large bag is cast chunk by chunk."""
-        x = (bag.stored() if stored is None else stored).to(self.device)  # first there, then cast: less to copy
+        x = put_on(bag.stored() if stored is None else stored, self.device)  # first there, then cast: less to copy
         if self.model.in_chunks(len(x)):
             return x
         return x.to(torch.bfloat16 if self.half else self.dtype)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .bag import Bag
-from .devices import free_memory, memory_in_words
+from .devices import free_memory, memory_in_words, put_on
 
 AHEAD = 2
 """Bags that are read while another one is computed with."""
@@ -78,8 +78,8 @@ class Shelf:
 
     def _on_device(self, bag: Bag, future: Future[Tensor] | None) -> Tensor:
         if future is None:
-            return bag.stored().to(self.device)
-        features = future.result().to(self.device, non_blocking=True)
+            return put_on(bag.stored(), self.device)
+        features = put_on(future.result(), self.device)
         size = features.numel() * features.element_size()
         if bag.slide_id not in self._kept and size <= self.room:
             self._kept[bag.slide_id] = features

@@ -88,7 +88,8 @@ def survival_nll(logits: Tensor, bin: int, event: bool) -> Tensor:
     event : bool
         Whether the event was seen.
     """
-    log_s = F.logsigmoid(-logits).cumsum(dim=0)  # (n_bins,)
+    each = F.logsigmoid(-logits)
+    log_s = torch.stack([each[: k + 1].sum() for k in range(len(each))])  # (n_bins,); a card's cumsum may not repeat
     if not event:
         return -log_s[bin].clamp(min=LEAST)
     reached = log_s[bin - 1].clamp(min=LEAST) if bin else log_s.new_zeros(())

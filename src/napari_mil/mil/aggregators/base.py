@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from napari_mil.mil.devices import exact
+
 SlideLoss = Callable[[Tensor], Tensor]
 """Logits (C,) of one bag → its loss: what the task asks for, weights included."""
 
@@ -128,7 +130,7 @@ class Aggregator(nn.Module):
 
     def class_aware_score(self, h: Tensor, output: BagOutput) -> Tensor:
         """max_c log softmax_c of `class_aware_logits`, (N,) of float64; a single logit l counts as (0, l)."""
-        logits = self.class_aware_logits(h, output).double()
+        logits = exact(self.class_aware_logits(h, output))
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return torch.log_softmax(logits, dim=1).amax(dim=1)

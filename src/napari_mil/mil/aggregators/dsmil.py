@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_mil.mil.devices import exact
+
 from .ab_mil import linear_stem
 from .base import (
     Aggregator,
@@ -99,7 +101,7 @@ class Dsmil(Aggregator):
 
     def class_aware_score(self, h: Tensor, output: BagOutput) -> Tensor:
         """max_c c_kc, as in MHIM-MIL's second version too."""
-        return self.mining_scores(output).double()
+        return exact(self.mining_scores(output))
 
     def contributions(self, x: Tensor, output: BagOutput) -> Tensor:
         """Terms of the mean of both streams' logits: Σ_c' A_kc' (w_cc'·v_k + b_c/C), and c_ic of the critical patch."""

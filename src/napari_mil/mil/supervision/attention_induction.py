@@ -22,6 +22,8 @@ def attention_target(labels: Tensor, tissue_pixels: Tensor | None = None) -> Ten
     (N,) tensor of float64
         Sums to 1, or is all zero where no lesion patch has tissue.
     """
+    if labels.device.type == "mps":  # has no float64
+        labels = labels.cpu()
     lesion = (labels == 1).double()
     if tissue_pixels is not None:
         if tissue_pixels.shape != labels.shape:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from napari_mil.errors import MethodError
+from napari_mil.mil.devices import exact
 
 from .pair_sums import softplus_pair_sum
 
@@ -64,8 +65,8 @@ def rank_loss(
     n1, n0 = len(lesion), len(other)
     if n1 == 0 or n0 == 0:
         return scores.sum() * 0
-    exact = scores if scores.device.type == "mps" else scores.double()
-    s1, s0 = sigma * exact[lesion], sigma * exact[other]
+    s = exact(scores)
+    s1, s0 = sigma * s[lesion], sigma * s[other]
     shift = sigma * margin
     # sp(−σ_s (d − m)) = softplus(σ_s s_j − σ_s s_i + σ_s m)
     total = softplus_pair_sum(s1, s0, shift)
