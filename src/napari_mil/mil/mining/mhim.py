@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from napari_mil.errors import MethodError
-
 from napari_mil.mil.aggregators.chunked import as_weights
 
 from .masks import MaskedBag, MaskRatios, mask_instances
@@ -154,7 +153,7 @@ class MhimMiner(Miner):
         self, x: Tensor, step: int, draws: torch.Generator, labels: Tensor | None = None
     ) -> tuple[MaskedBag, Tensor]:
         """The teacher sees the whole bag x (N, D): patches to keep, and its bag embedding."""
-        output = self.teacher(x)
+        output = self.teacher(as_taken(self.teacher, x))
         ranked = self.teacher.mining_scores(output)
         masked = mask_instances(ranked, self.ratios(step), fusion=self.config.fusion, generator=draws, labels=labels)
         return masked, output.embedding
@@ -163,16 +162,13 @@ class MhimMiner(Miner):
         self, student: Aggregator, x: Tensor, step: int, draws: torch.Generator, labels: Tensor | None = None
     ) -> Lesson:
         masked, embedding = self.mask(x, step, draws, labels)
-        return Lesson(student(rows_for(student, x, masked.kept)), masked.kept, embedding)
+        # kept rows are gathered before the stem: the same numbers for less work
+        return Lesson(student(as_taken(student, x[masked.kept])), masked.kept, embedding)
 
 
-def rows_for(student: Aggregator, x: Tensor, kept: Tensor) -> Tensor:
-    """x[kept] as the student takes them: large bags come as they are stored, and are cast where few are kept.
-
-    Rows are gathered before the stem: the same numbers for less work.
-    """
-    shown = x[kept]
-    return shown if student.in_chunks(len(kept)) else as_weights(shown, next(student.parameters()))
+def as_taken(network: Aggregator, x: Tensor) -> Tensor:
+    """Features (N, D) as a network takes them: large bags come as they are stored, but what is left of them is small."""
+    return x if network.in_chunks(len(x)) else as_weights(x, next(network.parameters()))
 
 
 def _load_teacher(teacher: nn.Module, weights: Mapping[str, Tensor]) -> None:
