@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .masks import MaskRatios, mask_instances, spare
-from .mhim import Lesson, Miner, rows_for
+from .mhim import Lesson, Miner, as_taken
 from .recycle import RecycleNetwork
 
 if TYPE_CHECKING:
@@ -136,9 +136,9 @@ class Mhim2Miner(Miner):
     def show(self, student: Aggregator, x: Tensor, bag: RecycledBag) -> BagOutput:
         """The student's output for what the masks leave of x (N, D), rows of kept patches only."""
         if self.recycle is None or not len(bag.recycled):
-            output: BagOutput = student(rows_for(student, x, bag.kept))
+            output: BagOutput = student(as_taken(student, x[bag.kept]))
             return output
-        h = student.instances(rows_for(student, x, torch.cat([bag.kept, bag.recycled])))
+        h = student.instances(as_taken(student, x[torch.cat([bag.kept, bag.recycled])]))
         n = len(bag.kept)
         z = self.recycle(h[n:])
         self.recycle.remember(z)
