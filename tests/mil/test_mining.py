@@ -92,10 +92,12 @@ def test_tiny_bags(kind: str, aggregator: str, n: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "aggregator"), [case for case in CASES if case[1] != "trans_mil"])
-def test_large_bags_as_they_are_stored(kind: str, aggregator: str) -> None:
+@pytest.mark.parametrize(("n", "recompute"), [(20_001, "auto"), (50, "always")])
+def test_large_bags_as_they_are_stored(kind: str, aggregator: str, n: int, recompute: str) -> None:
     """Bags that are pooled by chunks come in float16; what is left of them need not be large."""
     taught = learner({"kind": kind, "teacher": "copy"}, aggregator)
-    rows = np.random.default_rng(0).normal(size=(20_001, 6)).astype(np.float16)
+    taught.model.recompute = recompute
+    rows = np.random.default_rng(0).normal(size=(n, 6)).astype(np.float16)
     loss = taught.loss(Bag("large", rows, None, 1))
     loss.total.backward()
     assert torch.isfinite(loss.total)
