@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 ROWS = 2048
 """Tokens of one piece of `Spread` on a processor: 2 MB of attention to 256 landmarks."""
 
+ALIGNED = 16
+"""Rows of attention are so many numbers long, or a multiple of it."""
+
 
 class LandmarkMeans(torch.autograd.Function):
     """Means (m, D) of consecutive rows of tokens (M, D) behind zero rows, and the first few tokens by themselves.
@@ -72,7 +75,7 @@ class PseudoInverse:
     def __init__(self, a: Tensor, iterations: int) -> None:
         self.a = a
         self.scale = 1 / (a.sum(dim=-1).amax() * a.sum(dim=-2).amax())
-        y = (a @ a.transpose(1, 2)) * self.scale
+        y = _Gram.apply(a) * self.scale
         self.powers: list[tuple[Tensor, Tensor | None]] = []  # Y_k and its square
         for _ in range(iterations - 1):
             following, square = _Iteration.apply(y)
@@ -100,32 +103,41 @@ class PseudoInverse:
 class _Iteration(torch.autograd.Function):
     """Symmetric Y (H, m, m) → ¼ (13Y − 15Y² + 7Y³ − Y⁴) and Y².
 
-    The gradient is that among symmetric matrices (the symmetric part of the usual one).
+    Its gradient is meant for a symmetric Y: symmetrised, it is that among symmetric matrices.
     """
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> tuple[Tensor, Tensor]:
         square = torch.bmm(y, y)
-        following = torch.baddbmm(y, square, torch.sub(7 * y, square), beta=13 / 4, alpha=1 / 4)
+        following = torch.baddbmm(y, square, torch.sub(y, square, alpha=1 / 7), beta=13 / 4, alpha=7 / 4)
         following.sub_(square, alpha=15 / 4)
         ctx.save_for_backward(y, square)
         return following, square
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, following: Tensor, squared: Tensor) -> Tensor:
+    def backward(ctx: Any, to_following: Tensor, to_square: Tensor) -> Tensor:
         y, square = ctx.saved_tensors
-        g = _symmetric(following)
-        # Y² (7Y − Y²) by its factors: to the second S g, to Y² what is left
-        outer = torch.bmm(g, torch.sub(7 * y, square, alpha=2))  # its symmetric part is g (7Y − S) − S g
-        to_square = _symmetric(outer).mul_(1 / 4).sub_(g, alpha=15 / 4).add_(_symmetric(squared))
-        to_y = torch.bmm(square, g).mul_(7 / 4)
-        to_y.baddbmm_(y, to_square, alpha=2)
-        return _symmetric(to_y).add_(g, alpha=13 / 4)
+        # both twice as large from here on, being a sum with the transpose
+        g = to_following + to_following.transpose(1, 2)
+        outer = torch.baddbmm(to_square, g, torch.sub(y, square, alpha=2 / 7), alpha=7 / 8)
+        through_square = (outer + outer.transpose(1, 2)).sub_(g, alpha=15 / 4)
+        return torch.baddbmm(g, square, g, beta=13 / 8, alpha=7 / 8).baddbmm_(y, through_square)
 
 
-def _symmetric(x: Tensor) -> Tensor:
-    return (x + x.transpose(1, 2)).mul_(0.5)
+class _Gram(torch.autograd.Function):
+    """A (H, m, m) → A Aᵀ."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        ctx.save_for_backward(a)
+        return torch.bmm(a, a.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_gram: Tensor) -> Tensor:
+        (a,) = ctx.saved_tensors
+        return torch.bmm(to_gram + to_gram.transpose(1, 2), a)
 
 
 class Gather(torch.autograd.Function):
@@ -145,7 +157,7 @@ class Gather(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         read = None if v is None else torch.empty_like(q_m)
         row = q_m.new_empty(heads, len(k))
-        a, of_zero_rows = q_m.new_empty(m, len(k) + 1), _logarithm(padding)
+        a, of_zero_rows = _room(q_m, m, len(k)), _logarithm(padding)
         for h in range(heads):
             of_tokens = _gathered(a, q_m[h], _head(k, h, d), of_zero_rows)  # (m, M)
             if v is not None and read is not None:
@@ -164,12 +176,12 @@ class Gather(torch.autograd.Function):
         to_q, to_k = torch.empty_like(q_m), torch.empty_like(k)
         to_v = torch.empty_like(v) if to_read is not None else None
         to_weights = torch.empty_like(weights) if to_row is not None else None
-        a, g, of_zero_rows = q_m.new_empty(m, n + 1), q_m.new_empty(m, n + 1), _logarithm(ctx.padding)
+        a, g, of_zero_rows = _room(q_m, m, n), _room(q_m, m, n), _logarithm(ctx.padding)
         to_a = g[:, :n]
         for h in range(heads):
             key = _head(k, h, d)
             of_tokens = _gathered(a, q_m[h], key, of_zero_rows)
-            g[:, n] = 0
+            g[:, n:] = 0
             if to_read is not None and to_v is not None:
                 _product(to_read[h], _head(v, h, d).t(), low, out=to_a)
                 _product(of_tokens.t(), to_read[h], low, out=_head(to_v, h, d))
@@ -230,6 +242,11 @@ def _pieces(tokens: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(tokens), step)]
 
 
+def _room(like: Tensor, m: int, n: int) -> Tensor:
+    """Room (m, n + 1 or more): a last column stands for all zero rows; rows begin where products like them to."""
+    return like.new_empty(m, -(-(n + 1) // ALIGNED) * ALIGNED)
+
+
 def _logarithm(padding: int) -> float:
     """What stands for so many zero rows in a softmax: e⁰ each."""
     return math.log(padding) if padding else -math.inf
@@ -240,6 +257,7 @@ def _gathered(room: Tensor, q: Tensor, k: Tensor, of_zero_rows: float) -> Tensor
     n = len(k)
     _product(q, k.t(), k.dtype, out=room[:, :n])
     room[:, n] = of_zero_rows
+    room[:, n + 1 :] = -math.inf
     torch.softmax(room, dim=-1, out=room)
     return room[:, :n]
 
