@@ -167,7 +167,7 @@ class MhimMiner(Miner):
 
 
 def as_taken(network: Aggregator, x: Tensor) -> Tensor:
-    """Features (N, D) as a network takes them: large bags come as they are stored, but what is left of them is small."""
+    """Features (N, D) as a network takes them: large bags come as stored, what masks leave of them may be small."""
     return x if network.in_chunks(len(x)) else as_weights(x, next(network.parameters()))
 
 
