@@ -140,8 +140,10 @@ class _Pooling(torch.autograd.Function):
         x, kept, *parameters = ctx.saved_tensors
         parts: Parts = ctx.parts
         leaf, attention, weights = ctx.graph
+        to_weights = torch.empty_like(weights)  # many small results would leave holes too small for the next chunk
         with torch.autocast(**ctx.autocast):
-            to_weights = torch.cat([rows @ to_z for _, rows in _kept_rows(x, kept, parts)]).to(weights.dtype)
+            for piece, rows in _kept_rows(x, kept, parts):
+                to_weights[piece] = rows @ to_z
         (through,) = torch.autograd.grad([attention, weights], leaf, [to_attention, to_weights], retain_graph=True)
         to_scores = to_scores + through
         w = weights.detach().to(to_z.dtype)
