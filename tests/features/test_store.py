@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_mil.errors import FeatureError
-from napari_mil.features import FeatureHeader, FeatureWriter, read_features
+from napari_mil.features import FeatureHeader, FeatureWriter, open_features, read_features
 from napari_mil.geometry import PatchGrid
 
 
@@ -279,3 +279,34 @@ def test_a_finished_file_that_cannot_be_replaced_keeps_the_new_rows(
         assert again.rows_done == 40
         again.finish()
     assert len(read_features(path)) == 40
+
+
+def written(path: Path, count: int, dim: int = 5) -> Path:
+    grid = some_grid(count)
+    with FeatureWriter(path, header(), grid, dim, resume=False) as writer:
+        writer.append(rows_for(grid, dim))
+        return writer.finish()
+
+
+def test_features_stay_in_their_file_until_they_are_asked_for(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.h5", 2100)
+    whole, lazy = read_features(path, dtype=None), open_features(path)
+    assert (lazy.slide_id, lazy.dim, lazy.provenance) == (whole.slide_id, whole.dim, whole.provenance)
+    assert np.array_equal(lazy.grid.coords, whole.grid.coords)
+    assert not isinstance(lazy.features, np.ndarray)
+    assert (lazy.features.shape, lazy.features.dtype, len(lazy.features)) == ((2100, 5), np.float16, 2100)
+    assert np.array_equal(np.asarray(lazy.features), whole.features)
+    assert np.asarray(lazy.features, dtype=np.float32).dtype == np.float32
+    for index in (np.array([3, 1024, 2099]), np.arange(0, 2100, 2)):
+        assert np.array_equal(lazy.features[index], whole.features[index])
+
+
+def test_features_that_were_made_again_or_removed_meanwhile(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.h5", 40)
+    lazy = open_features(path)
+    path.unlink()
+    with pytest.raises(FeatureError, match=r"s\.h5 cannot be read"):
+        np.asarray(lazy.features)
+    written(path, 30)
+    with pytest.raises(FeatureError, match=r"\(30, 5\) now, \(40, 5\) when it was opened.*Start anew"):
+        np.asarray(lazy.features)
