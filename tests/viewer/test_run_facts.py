@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from napari_mil.viewer.run_facts import LiveRun, figures_of, read_run
+from napari_mil.mil import Method
+from napari_mil.viewer.run_facts import LiveRun, figures_of, part_weights, read_run
 
 
 def report(epoch: int, stage: str = "", **facts: Any) -> dict[str, Any]:
@@ -52,3 +53,16 @@ def test_figures_go_by_the_task() -> None:
     assert figures_of(survival) == {"C-index": 0.625}
     classes = report(1, val_metrics={"auroc": 0.5, "balanced_accuracy": None})
     assert figures_of(classes) == {"AUROC": 0.5, "balanced accuracy": None}
+
+
+def test_parts_of_a_loss_have_the_weights_of_the_method() -> None:
+    weights = part_weights(Method.preset("rank_mhim").with_settings({"supervision.weight": 0.5}).model_dump())
+    assert (weights["bag"], weights["rank"], weights["consistency"]) == (1.0, 0.5, 0.1)
+    assert part_weights(Method.preset("patch_classifier").model_dump())["bag"] == 0.0
+
+
+def test_what_a_plain_run_is_for() -> None:
+    live = LiveRun(Path("run"), Method.preset("hard_negative_bags").model_dump())
+    assert live.stage_text == ""
+    live.take(report(1, "plain"))
+    assert live.stage_text == "First a plain run, whose mistakes are learned from: epoch 1 of 3."

@@ -217,7 +217,7 @@ def test_a_plain_run_comes_first_and_is_told_apart(page: Any, until: Until) -> N
     assert "Loss of the plain run" not in titles[own:]
     assert page.loss.title == "Loss"
     assert [x for x, _ in page.loss.curves["train"]] == [1, 2, 3]  # its own epochs, not those of the plain run
-    assert "consistency" in page.loss.curves
+    assert "consistency × 0.1" in page.loss.curves  # as it counts in the whole
     assert page.outcome.text().startswith("Plain run before it: 3 epochs")
     assert session.models.run.name.endswith("mhim_abmil_c16")
     assert not [run for run in session.models.runs if run.name == "plain"]  # no run of the project's

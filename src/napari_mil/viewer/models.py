@@ -10,7 +10,7 @@ from psygnal import Signal
 
 from napari_mil.errors import MilError
 
-from .run_facts import LiveRun, RunFacts, read_run
+from .run_facts import LiveRun, RunFacts, part_weights, read_run
 from .words import count
 
 if TYPE_CHECKING:
@@ -96,6 +96,11 @@ class Models:
         return self._shown.stage
 
     @property
+    def part_weights(self) -> dict[str, float]:
+        """What the parts of the chosen run's loss are multiplied by."""
+        return part_weights(self._shown.method)
+
+    @property
     def stage_text(self) -> str:
         """How far the plain run is that comes before the training under way; empty when there is none."""
         return self._live.stage_text if self._live is not None and self.training else ""
@@ -157,8 +162,7 @@ class Models:
             return
         run = Path(spec.out)
         before = read_run(run) if spec.resume else RunFacts()
-        mining = str((spec.method.get("mining") or {}).get("kind", ""))
-        self._live = LiveRun(run, mining, before.epochs, before.plain)
+        self._live = LiveRun(run, spec.method, before.epochs, before.plain)
         self.run = run
         self.reload()
 

@@ -45,6 +45,11 @@ class RunFacts:
         return tile.get("max_patches") is not None
 
     @property
+    def method(self) -> dict[str, Any]:
+        """Its method."""
+        return self.facts.get("method") or {}
+
+    @property
     def classes(self) -> list[str]:
         """Its labels, the negative one first."""
         return [str(name) for name in self.facts.get("classes") or ()]
@@ -69,14 +74,14 @@ class LiveRun:
     Attributes
     ----------
     folder : Path
-    mining : str
-        Kind of its miner: what the plain run before it is for.
+    method : dict
+        As it was handed in.
     epochs, plain : list of dict
         Its epochs so far, and those of the plain run before it.
     """
 
     folder: Path
-    mining: str = ""
+    method: dict[str, Any] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
     plain: list[Epoch] = field(default_factory=list)
 
@@ -96,7 +101,7 @@ class LiveRun:
         if not self.stage:
             return ""
         what = "First a plain run, whose mistakes are learned from"
-        if self.mining != "hard_negative":
+        if (self.method.get("mining") or {}).get("kind") != "hard_negative":
             what = "First a plain run for the teacher"
         now = self.plain[-1]
         return f"{what}: epoch {now['epoch']} of {now['epochs']}."
@@ -149,6 +154,19 @@ def sentence_of_epochs(epochs: list[Epoch]) -> str:
     figures = [f"{title} {value:.3f}" for title, value in figures_of(at_best).items() if value is not None]
     words = ", ".join([f"validation loss {at_best['val_loss']:.3f}", *figures])
     return f"{count(len(epochs), 'epoch')}, the best is {best}: {words}."
+
+
+def part_weights(method: dict[str, Any]) -> dict[str, float]:
+    """What each part of the loss is multiplied by before they are added up; 1 where nothing is said."""
+    supervision, mining = method.get("supervision") or {}, method.get("mining") or {}
+    lesions = supervision.get("weight", 1.0)
+    return {
+        "bag": supervision.get("bag_weight", 1.0),
+        "rank": lesions,
+        "attention": lesions,
+        "instance": lesions,
+        "consistency": mining.get("consistency_weight", 1.0),
+    }
 
 
 def figures_of(epoch: Epoch) -> dict[str, float | None]:

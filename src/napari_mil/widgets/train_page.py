@@ -244,7 +244,7 @@ class TrainPage(Page):
     def _show_training(self) -> None:
         models = self.session.models
         epochs = models.epochs
-        plain = bool(models.stage)
+        plain, weights = bool(models.stage), models.part_weights
         loss: dict[str, list[tuple[float, float]]] = {"train": [], "validation": []}
         figures: dict[str, list[tuple[float, float]]] = {}
         for e in epochs:
@@ -253,7 +253,9 @@ class TrainPage(Page):
             for part, value in e.get("parts", {}).items():
                 if part.startswith("val_") or len(e["parts"]) <= 2:
                     continue  # the parts of the training loss are enough to read; one part alone is the loss itself
-                loss.setdefault(part, []).append((e["epoch"], value))
+                weight = weights.get(part, 1.0)  # so that the parts are seen to add up to the whole
+                name = part if weight == 1 else f"{part} × {weight:g}"
+                loss.setdefault(name, []).append((e["epoch"], weight * value))
             for title, value in figures_of(e).items():
                 if value is not None:
                     figures.setdefault(title, []).append((e["epoch"], value))
