@@ -1,4 +1,4 @@
-"""The parts of Nyström attention: landmarks, what they gather and spread, and the pseudo-inverse between.
+"""Landmarks of Nyström attention: what they gather of the tokens, and what they spread to them.
 
 `Gather` and `Spread` keep no attention for the way back: they reckon it anew, head by head, in pieces that stay in the
 processor's cache. On a graphics card the pieces are larger.
@@ -60,84 +60,6 @@ def _groups(tokens: int, landmarks: int) -> tuple[int, int, int]:
     length = -(-tokens // landmarks)
     padding = zero_rows(tokens, landmarks)
     return length, padding // length, -padding % length
-
-
-class PseudoInverse:
-    """Z ≈ A⁺ of A (H, m, m), as what it does to vectors: Z itself is never made.
-
-    Z₀ = Aᵀ / (max row sum · max column sum), both maxima over all heads;  Z ← ¼ Z (13I − AZ (15I − AZ (7I − AZ)))
-
-    With Y_k = A Z_k and p(Y) = ¼ (13I − 15Y + 7Y² − Y³) this is Z = Z₀ p(Y₀) p(Y₁) …, Y_{k+1} = Y_k p(Y_k), and all
-    of them are polynomials of the symmetric Y₀ = A Aᵀ / (…): they commute, each takes two products to make instead of
-    four, and three to go back through.
-    """
-
-    def __init__(self, a: Tensor, iterations: int) -> None:
-        self.a = a
-        self.scale = 1 / (a.sum(dim=-1).amax() * a.sum(dim=-2).amax())
-        y = _Gram.apply(a) * self.scale
-        self.powers: list[tuple[Tensor, Tensor | None]] = []  # Y_k and its square
-        for _ in range(iterations - 1):
-            following, square = _Iteration.apply(y)
-            self.powers.append((y, square))
-            y = following
-        self.powers.append((y, None))
-
-    def right(self, x: Tensor) -> Tensor:
-        """Z x, x (H, m, e)."""
-        return self.a.transpose(1, 2) @ self._polynomials(x) * self.scale
-
-    def left(self, x: Tensor) -> Tensor:
-        """xᵀ Z, x (H, m)."""
-        return self._polynomials(self.a @ x[..., None] * self.scale)[..., 0]
-
-    def _polynomials(self, x: Tensor) -> Tensor:
-        """Π p(Y_k) x = Π ¼ (13x − 15u + Y² (7x − u)), u = Y x."""
-        for y, square in self.powers:
-            u = y @ x
-            rest = 7 * x - u
-            x = (13 * x - 15 * u + (square @ rest if square is not None else y @ (y @ rest))) / 4
-        return x
-
-
-class _Iteration(torch.autograd.Function):
-    """Symmetric Y (H, m, m) → ¼ (13Y − 15Y² + 7Y³ − Y⁴) and Y².
-
-    Its gradient is meant for a symmetric Y: symmetrised, it is that among symmetric matrices.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor) -> tuple[Tensor, Tensor]:
-        square = torch.bmm(y, y)
-        following = torch.baddbmm(y, square, torch.sub(y, square, alpha=1 / 7), beta=13 / 4, alpha=7 / 4)
-        following.sub_(square, alpha=15 / 4)
-        ctx.save_for_backward(y, square)
-        return following, square
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_following: Tensor, to_square: Tensor) -> Tensor:
-        y, square = ctx.saved_tensors
-        # both twice as large from here on, being a sum with the transpose
-        g = to_following + to_following.transpose(1, 2)
-        outer = torch.baddbmm(to_square, g, torch.sub(y, square, alpha=2 / 7), alpha=7 / 8)
-        through_square = (outer + outer.transpose(1, 2)).sub_(g, alpha=15 / 4)
-        return torch.baddbmm(g, square, g, beta=13 / 8, alpha=7 / 8).baddbmm_(y, through_square)
-
-
-class _Gram(torch.autograd.Function):
-    """A (H, m, m) → A Aᵀ."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor) -> Tensor:
-        ctx.save_for_backward(a)
-        return torch.bmm(a, a.transpose(1, 2))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_gram: Tensor) -> Tensor:
-        (a,) = ctx.saved_tensors
-        return torch.bmm(to_gram + to_gram.transpose(1, 2), a)
 
 
 class Gather(torch.autograd.Function):

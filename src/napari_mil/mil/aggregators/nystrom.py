@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .landmarks import Gather, LandmarkMeans, PseudoInverse, Spread, zero_rows
+from .landmarks import Gather, LandmarkMeans, Spread, zero_rows
+from .pseudo_inverse import PseudoInverse
 
 TAPS = 33
 """Of the convolution along the tokens."""
