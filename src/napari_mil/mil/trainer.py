@@ -207,6 +207,7 @@ class Trainer:
         self.run.history = facts["history"]
         self.run.best_epoch = int(facts["best_epoch"])
         self.run.notes = list(facts["notes"])
+        self.unread_notes = tuple(self.run.notes)  # how its teacher began, not how a new one would
         self.run.finished = self.finished
         if self.run.best_epoch:
             self.run.state = read_tensors(folder / BEST)[0]
