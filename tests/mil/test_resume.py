@@ -86,6 +86,9 @@ def test_resumed_in_either_stage(mining: str, epochs: int, train, validation, tm
     stages = [("plain", epoch) for epoch in range(1, 5)] + [("", epoch) for epoch in range(1, 5)]
     assert [(report.stage, report.epoch) for report in reports] == stages[epochs:]
     assert same(resumed, whole)
+    told = [note for report in reports if not report.stage for note in report.notes]
+    assert [note for note in told if "teacher" in note] == [note for note in resumed.notes if "teacher" in note]
+    assert any(note.startswith("The teacher starts from run/plain") for note in told)
     with pytest.raises(TrainingError, match="already holds a run"):
         next(fit(method, train, validation, seed=7, out=out))
 
