@@ -155,5 +155,5 @@ def resumed(spec: JobSpec, run_folder: Path | None) -> JobSpec:
     """`spec`, changed so that it goes on where it stopped: a training in its run folder, the rest as it was."""
     if not isinstance(spec, TrainJob) or run_folder is None:
         return spec
-    has_state = (run_folder / "last.safetensors").is_file()
+    has_state = any((run_folder / stage / "last.safetensors").is_file() for stage in ("", "plain"))
     return spec.model_copy(update={"out": str(run_folder) if has_state else spec.out, "resume": has_state})
