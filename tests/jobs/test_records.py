@@ -242,5 +242,9 @@ def test_a_training_resumes_in_its_folder_once_it_has_a_state(tmp_path: Path) ->
     assert resumed(spec, None) == spec
     folder = run_folder(tmp_path, "run.json")
     assert resumed(spec, folder) == spec
-    (folder / "last.safetensors").touch()
-    assert resumed(spec, folder) == spec.model_copy(update={"out": str(folder), "resume": True})
+    for stage in ("plain", ""):  # in the plain run that it starts from, or in the training itself
+        state = folder / stage / "last.safetensors"
+        state.parent.mkdir(exist_ok=True)
+        state.touch()
+        assert resumed(spec, folder) == spec.model_copy(update={"out": str(folder), "resume": True})
+        state.unlink()
