@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
@@ -20,9 +21,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mil.mil.described import Setting, choice_title
-
 from .scientific_spin import LARGEST, ScientificSpin
+
+if TYPE_CHECKING:
+    from napari_mil.mil.described import Setting
 
 LARGEST_INT = 2**31 - 1
 
@@ -105,8 +107,7 @@ class ChoiceEditor(Editor):
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.box = QComboBox()
-        for word in setting.choices:
-            self.box.addItem(choice_title(word), word)
+        add_words(self.box, setting.choices)
         self.box.setMinimumWidth(60)
         self.box.activated.connect(self._hand_on)
         self.line.addWidget(self.box, 1)
@@ -182,8 +183,7 @@ class FolderEditor(Editor):
 
     def show_value(self, value: Any) -> None:
         self.box.clear()
-        for word in self._words:
-            self.box.addItem(choice_title(word), word)
+        add_words(self.box, self._words)
         if value not in self._words:
             self.box.addItem(str(value), value)
         self.box.setCurrentIndex(self.box.findData(value))
@@ -202,8 +202,7 @@ class WordOrEditor(Editor):
         super().__init__()
         self._words = setting.choices
         self.words = QComboBox()
-        for word in setting.choices:
-            self.words.addItem(choice_title(word), word)
+        add_words(self.words, setting.choices)
         self.words.addItem("numbers" if setting.type == "list" else "a number", None)
         self.words.setMinimumWidth(60)
         self.inner = _plain_editor(setting)
@@ -263,6 +262,14 @@ class OptionalEditor(Editor):
         self.inner.setVisible(on)
         self.without.setVisible(not on)
         self._hand_on()
+
+
+def add_words(box: QComboBox, words: Iterable[str]) -> None:
+    """Offer words in a list, as a person reads them."""
+    from napari_mil.mil.described import choice_title
+
+    for word in words:
+        box.addItem(choice_title(word), word)
 
 
 def editor_of(setting: Setting) -> Editor:
