@@ -145,3 +145,13 @@ def test_what_is_kept_is_small() -> None:
     sizes = sorted((t.numel() for t in kept if t.shape[0] == 200), reverse=True)
     assert sizes[:2] == [200 * 512, 200 * 6]
     assert all(size <= 200 for size in sizes[2:])
+
+
+@pytest.mark.parametrize("recompute", ["always", "never"])
+def test_attention_of_bfloat16_layers_is_float32(recompute: str) -> None:
+    model = network("ab_mil", {}).float()
+    model.recompute = recompute
+    with torch.autocast("cpu", torch.bfloat16):
+        attention = model(bag(500).float()).attention
+    assert attention.dtype == torch.float32
+    assert attention.sum().item() == pytest.approx(1, abs=1e-5)

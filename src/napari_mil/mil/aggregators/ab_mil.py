@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Aggregator, BagOutput, class_probabilities, initialise, threshold_attention
+from .base import Aggregator, BagOutput, class_probabilities, full_precision, initialise, threshold_attention
 from .chunked import OtherRows, Parts, Pooled, ReluRows, Rows, as_weights, pool_by_chunks
 
 
@@ -43,7 +43,7 @@ class AttentionPooling(Aggregator):
 
     def attend(self, scores: Tensor) -> Tensor:
         """Raw scores (N,) → attention (N,)."""
-        attention = torch.softmax(scores / self.temperature, dim=0)
+        attention = torch.softmax(full_precision(scores) / self.temperature, dim=0)
         return threshold_attention(attention, self.threshold)
 
     def weigh(self, attention: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from napari_mil.mil.randomness import random_states, set_random_states
 
+from .base import full_precision
+
 CHUNK = 2048
 """Patches at a time: what a chunk needs fits into a processor's cache."""
 
@@ -119,7 +121,7 @@ class _Pooling(torch.autograd.Function):
                 rows = parts.rows.make(part)
                 s = parts.score(rows)
                 if piece.start == 0:
-                    scores = s.new_empty(len(x))
+                    scores = full_precision(s).new_empty(len(x))
                     kept = None if rows is part else rows.new_empty(len(x), rows.shape[1])
                 scores[piece] = s
                 if kept is not None:

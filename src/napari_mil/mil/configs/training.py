@@ -37,7 +37,8 @@ class TrainingConfig(Config):
     min_epochs: Annotated[int, Field(ge=0)] = 20
     """But not before this epoch is over."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the networks' layers: float32, or bfloat16 where it is safe (autocast); weights and losses stay float32."""
+    """Of the networks' layers: float32, or bfloat16 where it is safe (autocast); weights and losses stay float32.
+    Validation is in the same precision, predictions are always in float32."""
     deterministic: bool = False
     """Only operations that repeat bit for bit; slower on a GPU, no difference on a CPU."""
     recompute: Literal["auto", "always", "never"] = "auto"
