@@ -108,3 +108,13 @@ def test_the_published_rule_counts_exclusions_as_lesion(made_up: Project) -> Non
     made_up.config.overlap_rule = "released"
     assert counts(made_up, "p01_a") == {0: 10, 1: 10} != before[0]
     assert project_provenance(made_up, ["p01_a"])["slides"] != before[1]
+
+
+def test_features_stay_on_the_disk(made_up: Project) -> None:
+    from napari_mil.features import read_features
+
+    bag = made_up.bag("p01_a")
+    assert not isinstance(bag.features, np.ndarray)
+    stored = read_features(made_up.feature_path("p01_a"), dtype=None).features
+    np.testing.assert_array_equal(bag.stored().numpy(), stored)
+    np.testing.assert_array_equal(bag.rows(np.array([7, 2])).numpy(), stored[[7, 2]].astype(np.float32))
