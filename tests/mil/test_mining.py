@@ -177,6 +177,19 @@ class TestSecondVersion:
         output.logits.sum().backward()
         assert all(p.grad is not None for p in miner.learned())
 
+    @pytest.mark.parametrize("aggregator", ["clam_sb", "clam_mb"])
+    def test_recycled_rows_are_no_patches_to_clam(self, aggregator: str) -> None:
+        """Its instance classifiers learn from the highest and the lowest patch, not from rows that lie beyond them."""
+        model = learner({"kind": "mhim2", "teacher": "copy"}, aggregator).model
+        h = model.instances(BAG.tensor())
+        rows = torch.cat([30 * h, -30 * h])
+        scores = model.pool(torch.cat([h, rows])).scores.view(3 * len(h), -1)
+        n = len(h)
+        assert ((scores.argmax(dim=0) >= n) | (scores.argmin(dim=0) >= n)).all()
+        output = model.pool_with(h, rows)
+        assert len(output.scores) == len(output.attention) == n
+        torch.testing.assert_close(output.extras["clusters"], model.pool(h).extras["clusters"])
+
 
 def test_a_teacher_that_never_changes_and_one_that_is_the_student() -> None:
     teacher, student = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)

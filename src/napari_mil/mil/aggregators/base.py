@@ -77,8 +77,18 @@ class Aggregator(nn.Module):
         raise NotImplementedError
 
     def pool(self, h: Tensor) -> BagOutput:
-        """h (N, D') → BagOutput; a miner may add rows to h that are no patches."""
+        """h (N, D') → BagOutput."""
         raise NotImplementedError
+
+    def pool_with(self, h: Tensor, rows: Tensor) -> BagOutput:
+        """h (N, D') pooled together with a miner's rows (k, D') that are no patches → BagOutput of the N patches."""
+        output, n = self.pool(torch.cat([h, rows])), len(h)
+        heads = output.head_scores
+        return output._replace(
+            scores=output.scores[:n],
+            attention=output.attention[:n],
+            head_scores=None if heads is None else heads[:, :n],
+        )
 
     def loss(self, output: BagOutput, slide_loss: SlideLoss, label: int | None) -> Tensor:
         """Loss of one bag from its logits and whatever else this aggregator learns from.

@@ -88,6 +88,10 @@ class _Clam(Aggregator):
             return BagOutput(logits, s, a, z, extras=extras)
         return BagOutput(self.classifier(z[0]), s[:, 0], a[:, 0], z[0], extras=extras)
 
+    def pool_with(self, h: Tensor, rows: Tensor) -> BagOutput:
+        output = super().pool_with(h, rows)
+        return output._replace(extras=self._clusters(h, output.scores.view(len(h), -1)))  # of patches alone
+
     def loss(self, output: BagOutput, slide_loss: SlideLoss, label: int | None) -> Tensor:
         slide = slide_loss(output.logits)
         if not self.instance_weight or label is None:

@@ -142,7 +142,7 @@ class Mhim2Miner(Miner):
         n = len(bag.kept)
         z = self.recycle(h[n:])
         self.recycle.remember(z)
-        return _of_patches(student.pool(torch.cat([h[:n], z.to(h)])), n)
+        return student.pool_with(h[:n], z.to(h))
 
 
 def _width(network: Aggregator) -> int:
@@ -152,13 +152,3 @@ def _width(network: Aggregator) -> int:
         width = network.eval().instances(like.new_zeros(1, network.in_dim)).shape[1]
     network.train(mode)
     return width
-
-
-def _of_patches(output: BagOutput, n: int) -> BagOutput:
-    """Without the rows that a miner added after n patches."""
-    heads = output.head_scores
-    return output._replace(
-        scores=output.scores[:n],
-        attention=output.attention[:n],
-        head_scores=None if heads is None else heads[:, :n],
-    )
