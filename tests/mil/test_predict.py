@@ -93,9 +93,8 @@ def test_contributions_add_up_to_the_slide(name: str, head: str) -> None:
     contribution = predict(run, bag).contribution
     output, _ = outputs(run.build(), bag)
     logits = (output.extras["bag"] + output.extras["max"]) / 2 if name == "dsmil" else output.logits
-    if name == "max" and head == "two":  # one patch speaks; each class may have its own
-        assert np.count_nonzero(contribution) == 1
-        return
+    if name == "max":  # each logit has a patch of its own
+        assert 1 <= np.count_nonzero(contribution) <= len(logits)
     wanted = logits[0] if len(logits) == 1 else logits[1] - logits[0]
     assert contribution.sum() == pytest.approx(wanted.item(), abs=1e-5)
 

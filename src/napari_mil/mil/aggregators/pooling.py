@@ -51,6 +51,11 @@ class MeanPooling(_Pooling):
 class MaxPooling(_Pooling):
     """logits_c = max_k c_kc; attention is one-hot at the patch that gave the highest of them."""
 
+    def contributions(self, x: Tensor, output: BagOutput) -> Tensor:
+        """c_kc of each class's own highest patch, 0 elsewhere."""
+        c = self.instance_logits(x)  # (N, C)
+        return torch.zeros_like(c).scatter(0, c.argmax(dim=0)[None], c.amax(dim=0)[None])
+
     def pool(self, h: Tensor) -> BagOutput:
         c = self.classifier(h)  # (N, C)
         logits, critical = c.max(dim=0)  # (C,), (C,)
