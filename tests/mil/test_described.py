@@ -71,6 +71,8 @@ def test_types_bounds_and_words_are_those_of_the_settings(parts: dict[str, Part]
     assert (weights.type, weights.items) == ("list", "float")
     teacher = found["mining.teacher"]
     assert (teacher.type, teacher.choices) == ("text", ("plain", "copy"))
+    adaptive = next(s for s in parts["aggregator"].kind("ab_mil").settings if s.key == "aggregator.adaptive_weight")
+    assert adaptive.start == Method.preset("hard_negative_bags").aggregator.adaptive_weight
     assert choice_title("val_c_index") == "validation C-index"
     assert choice_title("in_order") == "in order"
 

@@ -142,6 +142,8 @@ def test_adaptive_weighting_is_the_formula() -> None:
     output = adaptive(x)
     torch.testing.assert_close(output.embedding, z, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(output.attention, w, rtol=0, atol=0)
+    own = adaptive.class_aware_logits(h, output).sum(dim=0) + adaptive.classifier.bias
+    torch.testing.assert_close(own, output.logits, rtol=1e-12, atol=1e-12)
 
 
 HARD: dict[str, object] = {"mining.kind": "hard_negative", "mining.clusters": 3, "mining.bags": 4}

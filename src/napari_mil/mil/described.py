@@ -115,7 +115,7 @@ STARTS = {
     "threshold": 1.0,
     "attention_dim": 128,
     "dropout": 0.25,
-    "adaptive_weight": 10.0,
+    "adaptive_weight": 2.0,
     "landmarks": 256,
     "sample": 1024,
 }

@@ -34,7 +34,7 @@ class AttentionPooling(Aggregator):
 
     def class_aware_logits(self, h: Tensor, output: BagOutput) -> Tensor:
         """W (a_k h_k): each patch's own term in the logits (Tang et al. 2025)."""
-        return output.attention[:, None] * F.linear(h, self.classifier.weight)
+        return self.weigh(output.attention)[:, None] * F.linear(h, self.classifier.weight)
 
     def instance_probabilities(self, x: Tensor) -> Tensor | None:
         """The slide's classifier asked about each patch (Tang et al. 2023, Figure 4); no patch taught it."""
