@@ -59,6 +59,15 @@ def test_kept_where_there_is_room() -> None:
     assert reads == {"s0": 1, "s1": 1, "s2": 3, "s3": 3, "s4": 3}
 
 
+def test_a_patient_called_like_a_slide() -> None:
+    a, b, c = disk_bags(make_bags(3))
+    patient, alone = patient_bags([replace(a, patient_id="s2"), replace(b, patient_id="s2"), c])
+    assert patient.slide_id == alone.slide_id == "s2"
+    shelf = Shelf(CPU, 10**6)
+    for _ in range(2):
+        assert [len(x) for _, x in shelf.through([patient, alone])] == [len(patient), len(alone)]
+
+
 def test_the_next_ones_are_read_meanwhile_and_no_more() -> None:
     lazy = disk_bags(make_bags(9))
     shown = Shelf(CPU, 0).through(lazy)

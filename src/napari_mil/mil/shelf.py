@@ -38,7 +38,7 @@ class Shelf:
     def __init__(self, device: torch.device, room: int | None = None) -> None:
         self.device = device
         self.room = free_memory(device) // 2 if room is None else room
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[tuple[str, ...], Tensor] = {}  # by slides: a patient may be called like another's slide
 
     def through(self, bags: Sequence[Bag]) -> Generator[tuple[Bag, Tensor], None, None]:
         """Each bag with its features (N, D), in this order; a bag may come twice. Closing it stops the reading.
@@ -70,7 +70,7 @@ class Shelf:
         return self.device.type == "cuda" or on_disk(bag.features)
 
     def _read(self, bag: Bag) -> Tensor:
-        kept = self._kept.get(bag.slide_id)
+        kept = self._kept.get(bag.slide_ids)
         if kept is not None:
             return kept
         stored = bag.stored()
@@ -81,8 +81,8 @@ class Shelf:
             return put_on(bag.stored(), self.device)
         features = put_on(future.result(), self.device)
         size = features.numel() * features.element_size()
-        if bag.slide_id not in self._kept and size <= self.room:
-            self._kept[bag.slide_id] = features
+        if bag.slide_ids not in self._kept and size <= self.room:
+            self._kept[bag.slide_ids] = features
             self.room -= size
         return features
 
