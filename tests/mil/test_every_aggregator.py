@@ -274,7 +274,12 @@ def test_every_way_to_learn(name: str, lesson: str, task: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "patch_classifier"])
 def test_survival(name: str) -> None:
-    needed = {"dsmil": {"fusion": "logits"}, "clam_sb": {"instance_weight": 0}, "clam_mb": {"instance_weight": 0}}
+    needed = {
+        "dsmil": {"fusion": "logits"},
+        "clam_sb": {"instance_weight": 0},
+        "clam_mb": {"instance_weight": 0},
+        "dtfd": {"distillation": "mas"},
+    }
     aggregator = {"name": name, **VARIANTS[name], **needed.get(name, {})}
     method = Method(aggregator=aggregator, training={**SHORT, "monitor": "val_c_index"}, task="survival")
     train, validation = (

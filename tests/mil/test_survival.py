@@ -223,8 +223,8 @@ class TestTraining:
                 ],
                 ["none", "mhim", "mhim2"],
             ),
-            ({"name": "dtfd"}, "none"),
-            ({"name": "dtfd"}, "mhim"),
+            ({"name": "dtfd", "distillation": "afs"}, "none"),
+            ({"name": "dtfd", "distillation": "mas"}, "mhim"),
         ],
         ids=lambda value: value["name"] if isinstance(value, dict) else value,
     )
@@ -308,3 +308,18 @@ class TestRefused:
             survival(training__monitor="val_auroc")
         with pytest.raises(MethodError, match="figure of survival"):
             quick("ab_mil", training__monitor="val_c_index")
+        for distillation in ("max", "max_min"):
+            with pytest.raises(MethodError, match="distillation to afs or mas"):
+                Method(aggregator={"name": "dtfd", "distillation": distillation}, task="survival")
+
+    def test_what_is_monitored_follows_the_task(self) -> None:
+        """Unless somebody says what."""
+        classes = Method.preset("mhim_abmil_c16")
+        moved = classes.with_settings({"task.kind": "survival"})
+        assert (classes.training.monitor, moved.training.monitor) == ("val_auroc", "val_c_index")
+        assert moved.with_settings({"task.kind": "binary"}).training.monitor == "val_auroc"
+        said = classes.with_settings({"training.monitor": "val_loss", "task.kind": "survival"})
+        assert said.training.monitor == "val_loss"
+        assert Method.preset("ab_mil").with_settings({"task.kind": "survival"}).training.monitor == "val_loss"
+        with pytest.raises(MethodError, match="figure of classes"):
+            classes.with_settings({"task.kind": "survival", "training.monitor": "val_auroc"})

@@ -53,6 +53,16 @@ def test_another_kind_keeps_what_both_have_as_the_command_line_does(form: Method
     assert form.method == Method.preset("rank_induction")
 
 
+def test_another_task_is_monitored_by_its_own_figure_and_back() -> None:
+    form = MethodForm()
+    form.begin("mhim_abmil_c16", Method.preset("mhim_abmil_c16"))
+    form.put("task.kind", "survival")
+    assert form.method == Method.preset("mhim_abmil_c16").with_settings({"task.kind": "survival"})
+    assert form.changes == {"task.kind": "survival", "training.monitor": "val_c_index"}
+    form.reset("task.kind")
+    assert form.changes == {}
+
+
 def test_a_combination_without_sense_is_shown_and_named(form: MethodForm) -> None:
     form.put("aggregator.name", "mean")
     assert form.method is None

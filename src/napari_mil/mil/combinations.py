@@ -10,6 +10,7 @@ from .configs import (
     ClamMbConfig,
     ClamSbConfig,
     DsmilConfig,
+    DtfdConfig,
     HardNegativeMining,
     InstanceSupervision,
     Mhim2Mining,
@@ -103,4 +104,9 @@ def _check_task(method: Method) -> None:
         raise MethodError(
             "CLAM's instance clustering goes by the slide's class, which survival has not; "
             "set aggregator.instance_weight to 0."
+        )
+    if isinstance(aggregator, DtfdConfig) and aggregator.distillation in ("max", "max_min"):
+        raise MethodError(
+            "DTFD-MIL's MaxS and MaxMinS hand on the patches that look most positive, which survival knows nothing of; "
+            "set aggregator.distillation to afs or mas."
         )

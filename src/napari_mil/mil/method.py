@@ -104,7 +104,8 @@ class Method(Config):
             `{"training.epochs": 5, "aggregator.threshold": None}`. Strings are understood as the command line gives
             them: "5", "true", "none", '["a", "b", "c"]'. When a part's kind changes (`aggregator.name`,
             `supervision.kind`, …) its other settings start from the defaults of the new kind, except those that both
-            have and that were set.
+            have and that were set. With another `task.kind` a `training.monitor` that the new task lacks becomes its
+            own: the C-index for survival, the AUROC for classes.
         """
         data = self.model_dump()
         ordered = sorted(settings.items(), key=lambda item: not _is_kind_key(item[0]))  # kinds before their settings
@@ -131,6 +132,8 @@ class Method(Config):
             )
         if KIND_KEYS.get(part) == setting:
             data[part] = _change_kind(part, setting, value, data[part])
+            if part == "task":
+                _move_monitor(data["task"]["kind"], data["training"])
             return
         fields = _fields_of(part, data[part])
         if setting not in fields:
@@ -203,6 +206,14 @@ def _change_kind(part: str, key: str, kind: Any, old: Mapping[str, Any]) -> dict
     fields, old_defaults = _fields_of(part, {key: kind}), _defaults(part, old)
     kept = {name: value for name, value in old.items() if name in fields and value != old_defaults.get(name)}
     return {key: kind, **kept}
+
+
+def _move_monitor(task: str, training: dict[str, Any]) -> None:
+    """A new task's own figure chooses the best epoch where one that it lacks did."""
+    if task == "survival" and training["monitor"] in ("val_auroc", "val_balanced_accuracy"):
+        training["monitor"] = "val_c_index"
+    elif task != "survival" and training["monitor"] == "val_c_index":
+        training["monitor"] = "val_auroc"
 
 
 def _defaults(part: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,8 +106,11 @@ class MethodForm:
 
     def reset(self, key: str) -> None:
         """Put a setting back; with a kind, all settings of its part."""
+        from napari_mil.mil import Method
+
         part, _, name = key.partition(".")
         if key == self.parts[part].key:
+            Method.put(self._data, key, self._base[part][name])  # what goes with a kind goes back, too
             self._data[part] = copy.deepcopy(self._base[part])
         else:
             self._data[part][name] = copy.deepcopy(self._unchanged(key))
