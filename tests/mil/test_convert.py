@@ -70,6 +70,12 @@ def test_published_weights_load_strictly(which: str) -> None:
         convert_state_dict({key: value for key, value in checkpoint.items() if key != needed}, source)
     with pytest.raises(MethodError, match=r"missing nothing; unknown layer1.norm.weight, extra"):
         convert_state_dict({**checkpoint, "layer1.norm.weight": torch.ones(1), "extra": torch.ones(1)}, source)
+    last = next(new for new in reversed(state) if new.endswith("weight"))
+    old = next(key for key, value in checkpoint.items() if value is state[last])
+    before = torch.get_rng_state()
+    with pytest.raises(MethodError, match=rf"do not go together: .*{last} \("):
+        convert_state_dict({**checkpoint, old: torch.cat([state[last]] * 2, dim=1)}, source)
+    assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(MethodError, match="no published source 'clam'"):
         convert_state_dict(checkpoint, "clam")
 

@@ -92,7 +92,7 @@ def convert_state_dict(state: Mapping[str, Tensor], source: str) -> tuple[str, d
     Raises
     ------
     MethodError
-        Unknown source, or keys that do not fit; all of them are listed.
+        Unknown source, or keys or sizes that do not fit; all of them are listed.
     """
     if source not in SOURCES:
         raise MethodError(f"There is no published source {source!r}; expected {', '.join(SOURCES[:-1])} or mhim_v2.")
@@ -107,7 +107,9 @@ def convert_state_dict(state: Mapping[str, Tensor], source: str) -> tuple[str, d
     converted = {new: state[old] for old, new in names.items()}
     if name == "trans_mil":
         converted["cls_token"] = converted["cls_token"].flatten(0, -2)
-    return name, _options(name, source, converted), converted
+    options = _options(name, source, converted)
+    _check_sizes(name, options, converted, source)
+    return name, options, converted
 
 
 def read_published(path: Path | str) -> dict[str, Tensor]:
@@ -181,6 +183,26 @@ def _options(name: str, source: str, state: Mapping[str, Tensor]) -> dict[str, A
         "gated": gated,
         "binary_head": _head(rows("classifier")),
     }
+
+
+def _check_sizes(name: str, options: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse layers whose sizes do not go together."""
+    import torch
+
+    from .aggregators import build_aggregator
+
+    first = "adaptor_in" if name == "ab_mil_rank" else "embed.0"
+    last = "instance_classifier" if name == "dsmil" else "classifier"
+    in_dim, n_classes = state[f"{first}.weight"].shape[1], max(2, len(state[f"{last}.weight"]))
+    with torch.device("meta"):  # sizes alone: nothing is drawn
+        network = build_aggregator(name, in_dim, n_classes, **options).state_dict()
+    wrong = [
+        f"{key} {tuple(state[key].shape)}, not {tuple(expected.shape)}"
+        for key, expected in network.items()
+        if state[key].shape != expected.shape
+    ]
+    if wrong:
+        raise MethodError(f"The sizes in this checkpoint of {source} ({name}) do not go together: {'; '.join(wrong)}.")
 
 
 def _head(logits: int) -> str:
