@@ -1,4 +1,4 @@
-"""The pseudo-inverse inside Nyström attention, by an iteration of products."""
+"""The pseudo-inverse inside Nyström attention, by an iteration of products or by eigenvectors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .eigen_inverse import Spectrum
+
 
 class PseudoInverse:
     """Z ≈ A⁺ of A (H, m, m), as what it does to vectors: Z itself is never made.
@@ -16,13 +18,19 @@ class PseudoInverse:
 
     With Y_k = A Z_k and p(Y) = ¼ (13I − 15Y + 7Y² − Y³) this is Z = Z₀ p(Y₀) p(Y₁) …, Y_{k+1} = Y_k p(Y_k), and all
     of them are polynomials of the symmetric Y₀ = A Aᵀ / (…): they commute, each takes two products to make instead of
-    four, and three to go back through.
+    four, and three to go back through. Where a processor has to go back, eigenvectors of Y₀ do for all of them.
     """
 
-    def __init__(self, a: Tensor, iterations: int) -> None:
+    def __init__(self, a: Tensor, iterations: int, by_eigenvectors: bool | None = None) -> None:
         self.a = a
         self.scale = 1 / (a.sum(dim=-1).amax() * a.sum(dim=-2).amax())
         y = _Gram.apply(a) * self.scale
+        self.spectrum: Spectrum | None = None
+        if by_eigenvectors is None:
+            by_eigenvectors = y.requires_grad and y.device.type == "cpu" and bool(y.isfinite().all())
+        if by_eigenvectors:
+            self.spectrum = Spectrum.of(y, iterations)
+            return
         self.powers: list[tuple[Tensor, Tensor | None]] = []  # Y_k and its square
         for _ in range(iterations - 1):
             following, square = _Iteration.apply(y)
@@ -40,6 +48,8 @@ class PseudoInverse:
 
     def _polynomials(self, x: Tensor) -> Tensor:
         """Π p(Y_k) x = Π ¼ (13x − 15u + Y² (7x − u)), u = Y x."""
+        if self.spectrum is not None:
+            return self.spectrum.times(x)
         for y, square in self.powers:
             x = _Polynomial.apply(y, square, x)
         return x
