@@ -371,6 +371,7 @@ def test_train_again_and_resume(run: Run, asked: list[Any], project: Project) ->
         (("--set", "training.epoch=3"), "training.epoch"),
         (("--method", "rank_inductio"), "did you mean"),
         (("--from", "nowhere"), "no readable run.json"),
+        (("--set", "task.classes=a,b"), "the labels of a project's slides are its classes"),
     ],
 )
 def test_wrong_arguments_of_train(run: Run, project: Project, arguments: tuple[str, ...], words: str) -> None:
@@ -390,6 +391,9 @@ def test_predict_asks_for_the_right_job(
     assert run("predict", folder, slide, "--out", tmp_path / "maps")[0] == 0
     assert asked[-1] == ApplyJob(bundle=str(folder), slides=[str(slide)], out=str(tmp_path / "maps"))
     assert run("predict", folder, "one", slide)[0] == 2
+    code, _, err = run("predict", folder, "three")
+    assert code == 2
+    assert "three is neither a slide of the project" in err
     assert run("predict", tmp_path, slide)[0] == 2
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -438,6 +442,12 @@ def test_methods(run: Run) -> None:
     assert "sentence" in json.loads(run("methods", "--json")[1])["rank_induction"]
     assert json.loads(run("methods", "rank_induction", "--json")[1])["training.epochs"] > 0
     assert run("methods", "nothing")[0] == 2
+    settings = run("methods", "mhim_abmil_c16")[1].splitlines()
+    said = {line.split()[0]: line.split(maxsplit=1)[1] for line in settings}
+    assert said["aggregator.threshold"].startswith("off ")
+    assert "share of patches to mask at random" in said["mining.random"]
+    assert all(len(words.split()) > 2 for words in said.values())  # each says what it is for
+    assert "(Combinations; In no paper)" in run("methods")[1]
     assert "mhim_abmil_c16:ham\n    mhim_abmil_c16 with mining.random 0.0" in run("methods", "--ablations")[1]
     rows = json.loads(run("methods", "--ablations", "--json")[1])
     assert rows["mhim_abmil_c16:siamese"]["settings"] == {"mining.consistency_weight": 0.0}
@@ -529,9 +539,11 @@ def test_result_summaries() -> None:
         "result": "Trained.",
     }
     predictions = {"s": {"probabilities": [0.25, 0.75], "badge": "TEST"}}
-    assert _terminal.summary({"predictions": predictions})["s"] == "0.250, 0.750 TEST"
+    assert _terminal.summary({"predictions": predictions})["s"] == "0.250, 0.750  TEST"
     predictions["s"]["risk"] = -1.25
-    assert _terminal.summary({"predictions": predictions})["s"] == "risk -1.250 0.250, 0.750 TEST"
+    assert _terminal.summary({"predictions": predictions})["s"] == "risk -1.250  0.250, 0.750  TEST"
+    named = {"predicted": "b", "probabilities": {"a": 0.25, "b": 0.75}, "badge": "TEST"}
+    assert _terminal.summary({"predictions": {"s": named}})["s"] == "b  a 0.250, b 0.750  TEST"
     survival = {"n": 40, "events": 20, "c_index": {"value": 0.75, "low": 0.5, "high": 0.9}}
     classes = {"n": 40, "auroc_macro": 0.71234, "balanced_accuracy": 0.5}
     assert _terminal.summary({"metrics": {"sets": {"test": survival, "validation": classes}}}) == {

@@ -120,6 +120,7 @@ class TestSettings:
             ("task.class_weight", "released", "released"),
             ("task.class_weight", "2.5", 2.5),
             ("task.classes", '["benign", "malignant"]', ("benign", "malignant")),
+            ("task.classes", "benign, malignant", ("benign", "malignant")),
         ],
     )
     def test_strings_of_the_command_line(self, key: str, text: str, value: object) -> None:
@@ -160,7 +161,7 @@ class TestSettings:
             ({"supervision.kind": "ranks"}, r"supervision.kind is 'ranks' \(did you mean 'rank'\?\); expected none,"),
             ({"supervision.pairs": "some"}, "supervision.pairs is 'some'"),
             ({"task.classes": "[1"}, "cannot be read as JSON"),
-            ({"task.class_weight": "half"}, "task.class_weight is 'half'"),
+            ({"task.class_weight": "half"}, "task.class_weight is 'half': input .* 'released'; or input .* number"),
             ({"task.kind": "multiclass"}, "task.classes is missing"),
             ({"mining.kind": "mhim", "mining.high": 2}, "mining.high is 2"),
         ],
@@ -172,6 +173,8 @@ class TestSettings:
     def test_unknown_preset(self) -> None:
         with pytest.raises(MethodError, match=r"no preset 'rank_inductio' \(did you mean 'rank_induction'\?\)"):
             Method.preset("rank_inductio")
+        with pytest.raises(MethodError, match=r"no preset 'nothing at all'. Presets: rank_induction, "):
+            Method.preset("nothing at all")
 
     def test_a_wrong_method_inside_another_model_is_still_a_sentence(self) -> None:
         class Job(BaseModel):

@@ -44,7 +44,7 @@ def print_facts(facts: Any, *, as_json: bool) -> None:
         rows = item if isinstance(item, Mapping) else {"": item}
         width = max((len(str(name)) for name in rows), default=0)
         for name, value in rows.items():
-            print(f"{name:<{width}}  {_readable(value)}".strip())
+            print(f"{name:<{width}}  {readable(value)}".strip())
 
 
 def finish(result: Mapping[str, Any], *, as_json: bool) -> None:
@@ -62,10 +62,11 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for slide_id, found in (result.get("predictions") or {}).items():
         chances = found["probabilities"]
-        likely = ", ".join(f"{chance:.3f}" for chance in (chances.values() if isinstance(chances, dict) else chances))
+        named = chances.items() if isinstance(chances, dict) else (("", chance) for chance in chances)
+        likely = ", ".join(f"{name} {chance:.3f}".strip() for name, chance in named)
         risk = "" if found.get("risk") is None else f"risk {found['risk']:.3f}"
         said = (found.get("predicted", ""), risk, likely, found["badge"])
-        rows[slide_id] = " ".join(str(part) for part in said if part)
+        rows[slide_id] = "  ".join(str(part) for part in said if part)
     for role, figures in ((result.get("metrics") or {}).get("sets") or {}).items():
         if (figures.get("auroc") or {}).get("value") is not None:
             from napari_mil.study.metrics import auroc_words
@@ -82,7 +83,8 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**rows, **places, "result": result.get("message") or "Done."}
 
 
-def _readable(value: Any) -> str:
+def readable(value: Any) -> str:
+    """A value as a person reads it."""
     if value is None:
         return "unknown"
     if isinstance(value, bool):
@@ -90,9 +92,9 @@ def _readable(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else "not defined"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_readable(item)}" for name, item in value.items()) or "none"
+        return ", ".join(f"{name} {readable(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(_readable(item) for item in value) or "none"
+        return ", ".join(readable(item) for item in value) or "none"
     return str(value)
 
 

@@ -13,10 +13,11 @@ from napari_mil.errors import MilError
 from ._app import Device, Json, app
 from ._projects import open_project
 from ._slides import slide_files
-from ._terminal import finish, print_facts, run_job, say
+from ._terminal import finish, print_facts, readable, run_job, say
 
 if TYPE_CHECKING:
     from napari_mil.jobs import JobSpec
+    from napari_mil.mil import Method
     from napari_mil.study import Project
 
 Settings = Annotated[
@@ -28,7 +29,7 @@ ProjectFolder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A projec
 @app.command()
 def train(
     project: ProjectFolder,
-    method: Annotated[str | None, typer.Option(help="A preset; see “napari-mil methods”.")] = None,
+    method: Annotated[str | None, typer.Option(help="A preset (rank_induction), see “napari-mil methods”.")] = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="The same seed on the same device gives the same weights.")] = None,
     out: Annotated[
@@ -44,6 +45,8 @@ def train(
 
     opened = open_project(project)
     changes = parse_settings(settings)
+    if "task.classes" in changes:
+        raise MilError("the labels of a project's slides are its classes: leave out --set task.classes")
     if resume:
         if again is not None or method is not None or changes:
             raise MilError("--resume goes on with the run's own method: leave out --method, --set and --from")
@@ -194,6 +197,10 @@ def _prediction(model: Path, slides: list[str], out: Path | None, mpp: float | N
         raise MilError(f"{', '.join(ids[:3])} belong to the project, others do not: predict them apart")
     if not slides:
         raise MilError("name the slides that the model shall run on")
+    if owner is not None:
+        for name in slides:
+            if not Path(name).exists():
+                raise MilError(f"{name} is neither a slide of the project {owner.folder} nor a slide file")
     found = slide_files([Path(name) for name in slides])
     target = str(out or Path(f"{model.name}-maps"))
     paths = [str(path) for path in found]
@@ -208,7 +215,7 @@ def _project_around(run: Path) -> Project | None:
 @app.command()
 def experiment(
     project: ProjectFolder,
-    methods: Annotated[str, typer.Option(help="Presets or rows of ablations, separated by commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Presets (rank_induction) or rows of ablations, with commas.")] = "",
     protocol: Annotated[str, typer.Option(help="monte_carlo, k_fold, or as_is (the project's roles).")] = "monte_carlo",
     repeats: Annotated[int, typer.Option(help="Splits (monte_carlo) or folds (k_fold).")] = 5,
     seeds: Annotated[int, typer.Option(help="Trainings of each split.")] = 1,
@@ -260,7 +267,7 @@ def methods(
     from napari_mil.mil.presets import ABLATIONS
 
     if name is not None:
-        print_facts(Method.preset(name).settings(), as_json=as_json)
+        _print_method(Method.preset(name), as_json=as_json)
         return
     if ablations:
         rows = {row: {"preset": preset, "settings": changes} for row, (preset, changes) in ABLATIONS.items()}
@@ -278,5 +285,27 @@ def methods(
             {key: {fact: getattr(preset, fact) for fact in facts} for key, preset in presets.items()}, as_json=True
         )
         return
-    for key, preset in presets.items():
-        print(f"{key}\n    {preset.title}. {preset.sentence} ({preset.family}; {preset.paper}: {preset.row})")
+    for key, info in presets.items():
+        print(f"{key}\n    {info.title}. {info.sentence} ({info.family}; {info.source})")
+
+
+def _print_method(method: Method, *, as_json: bool) -> None:
+    """All settings of a method: with their values, and what each is for."""
+    settings = method.settings()
+    if as_json:
+        print_facts(settings, as_json=True)
+        return
+    from napari_mil.mil.described import Setting, describe_method
+
+    known = {}
+    for part in describe_method():
+        if part.key:
+            known[part.key] = Setting(part.key, part.title, part.help, "choice", None)
+        known.update({setting.key: setting for setting in part.kind(str(settings.get(part.key, ""))).settings})
+    words = {}
+    for key, value in settings.items():
+        described = known.get(key)
+        words[key] = described.none_means if described is not None and value is None else readable(value)
+    names, values = (max(map(len, texts)) for texts in (words, words.values()))
+    for key, value in words.items():
+        print(f"{key:<{names}}  {value:<{values}}  {known[key].help if key in known else ''}".rstrip())

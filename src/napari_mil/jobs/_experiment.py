@@ -33,7 +33,8 @@ def experiment(spec: ExperimentJob, context: JobContext) -> Generator[Experiment
         protocol = Protocol.model_validate(spec.protocol)
     except ValidationError as error:
         first = error.errors()[0]
-        raise JobError(f"protocol: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        words = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise JobError(f"protocol.{'.'.join(map(str, first['loc']))} is {first['input']!r}: {words}.") from error
     project = Project.open(spec.project)
     out = None if spec.out is None else Path(spec.out)
     table = yield from experiment(project, spec.methods, protocol, device=device, out=out)

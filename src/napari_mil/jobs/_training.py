@@ -29,6 +29,7 @@ def train(spec: TrainJob, context: JobContext) -> Generator[EpochReport, None, d
     from napari_mil.mil.records import PLAIN
     from napari_mil.study import Project
     from napari_mil.study.train import train_project
+    from napari_mil.study.words import counted
 
     device = str(find_device(spec.device))
     method = Method.model_validate(spec.method)
@@ -61,6 +62,7 @@ def train(spec: TrainJob, context: JobContext) -> Generator[EpochReport, None, d
         with contextlib.suppress(OSError):  # nothing began: leave no empty folder behind
             folder.rmdir()
         raise
+    there = "The run was finished already. " if spec.resume and len(run.history) == done else ""
     best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
     return {
         "run": folder,
@@ -68,7 +70,7 @@ def train(spec: TrainJob, context: JobContext) -> Generator[EpochReport, None, d
         "best_epoch": run.best_epoch,
         "best": {name: best.get(name) for name in ("train_loss", "val_loss", "val_auroc", "val_metrics")},
         "metrics": _json(folder / "metrics.json"),
-        "message": f"Trained {len(run.history)} epochs; the best was epoch {run.best_epoch}.",
+        "message": f"{there}Trained {counted(len(run.history), 'epoch')}; the best was epoch {run.best_epoch}.",
     }
 
 
@@ -122,6 +124,7 @@ def _predict_project(spec: PredictJob, context: JobContext) -> Generator[Predict
             failed[report.slide_id] = report.error
         elif spec.out is None:
             predictions[report.slide_id] = {
+                "predicted": report.predicted,
                 "probabilities": report.probabilities,
                 "badge": report.badge,
                 "risk": report.risk,

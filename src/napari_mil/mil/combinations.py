@@ -37,10 +37,10 @@ def check_combination(method: Method) -> None:
 
 def _check_parts(method: Method) -> None:
     aggregator, supervision, mining = method.aggregator, method.supervision, method.mining
-    name = aggregator.name
+    name = {"mean": "mean pooling", "max": "max pooling"}.get(aggregator.name, aggregator.name)
     if supervision.kind != "none" and not aggregator.has_scores:
         raise MethodError(
-            f"{_LESION_TITLES[supervision.kind]} needs a score for each patch, and {name} pooling has none; "
+            f"{_LESION_TITLES[supervision.kind]} needs a score for each patch, and {name} has none; "
             "choose an AB-MIL aggregator, or supervision none."
         )
     if supervision.kind == "attention" and not aggregator.has_attention:

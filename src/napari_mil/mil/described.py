@@ -44,7 +44,7 @@ KIND_TITLES = {
     "attention": "Attention induction",
     "instance_bce": "Patch loss",
     "mhim": "MHIM-MIL",
-    "mhim2": "MHIM-MIL, second version",
+    "mhim2": "MHIM-MIL v2",
     "hard_negative": "Hard negative bags",
     "binary": "Two classes",
     "multiclass": "Three classes or more",

@@ -86,7 +86,9 @@ class Method(Config):
             preset, settings = ABLATIONS[name]
             return cls.preset(preset).with_settings(settings).model_copy(update={"name": name})
         if name not in PRESETS:
-            raise MethodError(f"There is no preset {name!r}{_close(name, PRESETS)}. Presets: {', '.join(PRESETS)}.")
+            close = _close(name, [*PRESETS, *ABLATIONS])
+            known = "" if close else f" Presets: {', '.join(PRESETS)}."
+            raise MethodError(f"There is no preset {name!r}{close}.{known}")
         return cls.model_validate({"name": name, **PRESETS[name][0]})
 
     @classmethod
@@ -102,7 +104,7 @@ class Method(Config):
         ----------
         settings : mapping of dotted keys to values
             `{"training.epochs": 5, "aggregator.threshold": None}`. Strings are understood as the command line gives
-            them: "5", "true", "none", '["a", "b", "c"]'. When a part's kind changes (`aggregator.name`,
+            them: "5", "true", "none", "a, b, c". When a part's kind changes (`aggregator.name`,
             `supervision.kind`, …) its other settings start from the defaults of the new kind, except those that both
             have and that were set. With another `task.kind` a `training.monitor` that the new task lacks becomes its
             own: the C-index for survival, the AUROC for classes.
@@ -236,6 +238,9 @@ def _read(value: Any, annotation: Any) -> Any:
             return json.loads(text)
         except json.JSONDecodeError as error:
             raise MethodError(f"{value!r} cannot be read as JSON: {error}.") from error
+    kinds = {annotation, *typing.get_args(annotation)}
+    if any(typing.get_origin(kind) is tuple for kind in kinds) and "," in text:
+        return [item.strip() for item in text.split(",")]
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     if union and str not in typing.get_args(annotation):
         try:
@@ -273,7 +278,8 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 def _sentence(error: ValidationError) -> str:
     """Pydantic's findings as one line per setting."""
-    lines = []
+    lines: list[str] = []
+    told: dict[str, int] = {}
     for item in error.errors(include_url=False, include_context=False):
         key = _key(item["loc"])
         if item["type"] == "extra_forbidden":
@@ -281,5 +287,10 @@ def _sentence(error: ValidationError) -> str:
         elif item["type"] == "missing":
             lines.append(f"{key} is missing.")
         else:
-            lines.append(f"{key} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}.")
+            wanted = f"{item['msg'][0].lower()}{item['msg'][1:]}."
+            if key in told:  # a setting of several types: what each of them wants
+                lines[told[key]] = f"{lines[told[key]][:-1]}; or {wanted}"
+            else:
+                told[key] = len(lines)
+                lines.append(f"{key} is {item['input']!r}: {wanted}")
     return " ".join(dict.fromkeys(lines))

@@ -94,6 +94,7 @@ class PredictReport:
     risk: float | None = None
     message: str = ""
     error: str = ""
+    predicted: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -204,8 +205,9 @@ def predict_project(
             yield PredictReport(slide_id, done, len(chosen), error=str(error), message=str(error))
         else:
             message = f"{slide_id}: {found.sentence}"
+            chances = tuple(map(float, found.probabilities))
             yield PredictReport(
-                slide_id, done, len(chosen), tuple(map(float, found.probabilities)), found.badge, found.risk, message
+                slide_id, done, len(chosen), chances, found.badge, found.risk, message, predicted=found.predicted
             )
     return failed
 

@@ -111,8 +111,8 @@ class MethodList(QFrame):
             item = QTreeWidgetItem(families[info.family], [title_of(info)])
             item.setData(0, NAME, name)
             item.setData(0, SENTENCE, info.sentence)
-            item.setToolTip(0, f"{info.sentence}\n{source_of(info)}")
-            self._words[name] = f"{name} {info.title} {info.sentence} {source_of(info)} {info.family}".casefold()
+            item.setToolTip(0, f"{info.sentence}\n{info.source}")
+            self._words[name] = f"{name} {info.title} {info.sentence} {info.source} {info.family}".casefold()
 
     @property
     def found(self) -> list[QTreeWidgetItem]:
@@ -238,9 +238,3 @@ class MethodChooser(QPushButton):
 def title_of(info: PresetInfo) -> str:
     """A method's title."""
     return f"{info.title} (recommended)" if info.recommended else info.title
-
-
-def source_of(info: PresetInfo) -> str:
-    """The paper and the row of its table; of a control or a combination of ours, what it is."""
-    published = any(letter.isdigit() for letter in info.paper)  # a paper has its year
-    return f"{info.paper}: {info.row}" if published else f"{info.row[:1].upper()}{info.row[1:]}"

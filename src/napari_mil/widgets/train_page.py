@@ -11,7 +11,7 @@ from napari_mil.viewer.run_facts import figures_of
 from napari_mil.viewer.words import count
 
 from .curves import Curves
-from .method_chooser import MethodChooser, source_of
+from .method_chooser import MethodChooser
 from .parts import Action, HelpLine, Note, Page, Section, bullet_list, labelled, row
 from .settings_form import LABEL_WIDTH, RESET_WIDTH, PartSection, SettingRow
 
@@ -206,7 +206,7 @@ class TrainPage(Page):
             needs.append("a plain run for its teacher, which is trained first where there is none")
         if method is not None and method.mining.kind == "hard_negative":
             needs.append("a plain run, whose mistakes it learns from and which is trained first")
-        lines = [info.sentence, source_of(info), f"Needs {' and '.join(needs)}." if needs else ""]
+        lines = [info.sentence, info.source, f"Needs {' and '.join(needs)}." if needs else ""]
         return "\n".join(line for line in lines if line)
 
     def _show_settings(self) -> None:

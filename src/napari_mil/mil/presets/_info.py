@@ -39,6 +39,12 @@ class PresetInfo:
     recommended: bool = False
     needs_lesions: bool = False
 
+    @property
+    def source(self) -> str:
+        """The paper and the row of its table; of a control or a combination of ours, what it is."""
+        published = any(letter.isdigit() for letter in self.paper)  # a paper has its year
+        return f"{self.paper}: {self.row}" if published else f"{self.row[:1].upper()}{self.row[1:]}"
+
 
 Settings = dict[str, Any]
 Table = dict[str, tuple[Settings, PresetInfo]]
