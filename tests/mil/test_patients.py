@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +110,28 @@ def test_training_and_prediction_of_patients() -> None:
     assert all((part.probabilities == whole.probabilities).all() for part in parts)
     alone = predict(run, VALIDATION[0])
     assert alone.of_slides(VALIDATION[0]) == [alone]
+
+
+def test_a_slide_without_label_makes_no_patient_negative() -> None:
+    def label(*labels: int | None) -> int | None:
+        return patient_bags([slide(f"s{k}", label=label) for k, label in enumerate(labels)])[0].label
+
+    assert [label(0, None), label(None, 1), label(0, 0), label(0, 1)] == [None, 1, 0, 1]
+
+
+def test_other_patients_are_other_bags_to_a_resumed_training(tmp_path: Path) -> None:
+    method = quick(training__epochs=3).with_settings({"task.bags": "patient"})
+    training = fit(method, TRAIN, VALIDATION, out=tmp_path)
+    next(training)
+    training.close()
+    assert TRAIN[-2].patient_id != TRAIN[-1].patient_id
+    moved = [*TRAIN[:-1], replace(TRAIN[-1], patient_id=None)]
+    moved = [bag for patient in patient_bags(TRAIN) for bag in moved if bag.slide_id in patient.slide_ids]
+    assert [i for bag in patient_bags(moved) for i in bag.slide_ids] == [
+        i for bag in patient_bags(TRAIN) for i in bag.slide_ids
+    ]
+    with pytest.raises(TrainingError, match="other training or validation slides"):
+        next(fit(method, moved, VALIDATION, out=tmp_path, resume=True))
 
 
 def test_sentences_speak_of_patients() -> None:

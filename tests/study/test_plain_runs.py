@@ -73,6 +73,16 @@ class TestTraining:
         assert next(training).stage == "plain"
         training.close()
 
+    def test_patients_matter_where_they_are_the_bags(self, project: Project, mhim: Method) -> None:
+        moved = next(row.slide_id for row in project.slides if row.role == "train")
+        for bags, stages in (("slide", ""), ("patient", "plain")):
+            method = mhim.with_settings({"task.bags": bags})
+            drain(train_project(project, method.with_settings({"mining.kind": "none"}), seed=4))
+            project.update_slides({moved: {"patient_id": f"another, by {bags}"}})
+            training = train_project(project, method, seed=4)
+            assert next(training).stage == stages
+            training.close()
+
     def test_outlines_matter_where_they_teach(self, project: Project, mhim: Method) -> None:
         outlined = next(i for i in project.slide_ids if project.slide(i).role == "train" and project.lesions(i))
         taught = mhim.with_settings({"supervision.kind": "rank"})

@@ -58,8 +58,8 @@ def patient_bags(bags: Sequence[Bag], task: str = "binary") -> list[Bag]:
     bags : sequence of Bag
         Bags that are a patient's already are left as they are.
     task : "binary", "multiclass" or "survival"
-        Two classes: a patient is positive when a slide is. More classes: the slides have to agree. Survival: their
-        times and events have to.
+        Two classes: a patient is positive when a slide is, and negative when all are. More classes: the slides have to
+        agree. Survival: their times and events have to.
 
     Returns
     -------
@@ -94,6 +94,8 @@ def _join(bags: list[Bag], task: str) -> Bag:
             "extract all slides with the same encoder."
         )
     labels = {bag.label for bag in bags if bag.label is not None}
+    if task == "binary" and labels == {0} and any(bag.label is None for bag in bags):
+        labels = set()  # the other slides may be positive
     if task == "multiclass" and len(labels) > 1:
         raise TrainingError(
             f"The slides of patient {first.patient_id} have different labels ({_each(bags, 'label')}); one bag per "

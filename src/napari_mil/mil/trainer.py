@@ -159,7 +159,7 @@ class Trainer:
         self.run.save_facts()
 
     def _slides(self) -> list[list[str]]:
-        return [[name for bag in bags for name in bag.slide_ids] for bags in (self.train, self.validation)]
+        return [[" + ".join(bag.slide_ids) for bag in bags] for bags in (self.train, self.validation)]
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"{MODEL}{key}": value for key, value in self.learner.model.state_dict().items()}

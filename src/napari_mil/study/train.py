@@ -187,6 +187,8 @@ def changes_since(project: Project, run: Path | str, roles: Sequence[Role] = ROL
     }
     if facts["method"]["task"]["kind"] == "survival":
         words |= {"time": "its time is another", "event": "its event is another"}
+    if facts["method"]["task"].get("bags") == "patient":
+        words["patient_id"] = "its patient is another"
     for slide_id in known:
         for key, what in words.items():
             if before[slide_id].get(key) != now[slide_id].get(key):
