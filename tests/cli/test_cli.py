@@ -17,8 +17,8 @@ import shapely
 
 from napari_mil.cli import _terminal
 from napari_mil.cli._training import parse_settings
-from napari_mil.errors import MilError
-from napari_mil.jobs import ApplyJob, ExperimentJob, ExtractJob, PredictJob, TrainJob
+from napari_mil.errors import Cancelled, MilError
+from napari_mil.jobs import ApplyJob, ExperimentJob, ExtractJob, JobStatus, PredictJob, TrainJob
 from napari_mil.lesion import Lesion, LesionSet, read_lesions, write_lesions
 from napari_mil.study import Project
 
@@ -120,6 +120,49 @@ def test_ctrl_c_cancels_cleanly(tmp_path: Path) -> None:
     assert marker.read_text() == "tidy"
     assert "Cancelled" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("stage", ["plain", ""])
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """In the plain run that a training starts from, too: its folder is left as it is, and goes on there."""
+    done: list[str] = []
+
+    class Stopped:
+        def __init__(self, *_: object, **__: object) -> None:
+            self.reports = [{"epoch": 1, "stage": stage}]
+
+        def __enter__(self) -> Stopped:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing to close."""
+
+        def submit(self, spec: TrainJob) -> Stopped:
+            return self
+
+        def close(self) -> None:
+            done.append("close")
+
+        def cancel(self, keep: str) -> None:
+            done.append(keep)
+
+        def wait(self, seconds: float) -> JobStatus:
+            return JobStatus("1", "train", phase="cancelled", message="Cancelled.")
+
+        def resume_spec(self) -> TrainJob:
+            return TrainJob(project="project", method={}, out="run", resume=True)
+
+    def stop(job: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_mil.jobs.JobRunner", Stopped)
+    monkeypatch.setattr(_terminal, "_follow", stop)
+    with pytest.raises(Cancelled) as stopped:
+        _terminal.run_job(TrainJob(project="project", method={}))
+    assert done == ["close" if stage else "best"]
+    assert ("in the plain run" in str(stopped.value)) == bool(stage)
+    assert "To go on: napari-mil train " in str(stopped.value)
+    assert "--resume" in str(stopped.value)
 
 
 def test_a_mistake_is_one_sentence(run: Run, tmp_path: Path) -> None:

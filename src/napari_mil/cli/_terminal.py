@@ -138,13 +138,18 @@ def run_job(spec: JobSpec) -> dict[str, Any]:
             status = _follow(job)
         except KeyboardInterrupt:
             say("Stopping…")
-            job.cancel("best")
+            in_plain = bool(job.reports and job.reports[-1].get("stage"))
+            if in_plain:
+                runner.close()  # as when a window is closed: the plain run stays where it is, and goes on from there
+            else:
+                job.cancel("best")
             status = job.wait(10)
+            message = "Stopped in the plain run; what was trained until then is kept." if in_plain else status.message
             following = job.resume_spec()
             again = ""
             if isinstance(following, TrainJob) and following.resume:
                 again = f" To go on: {_resuming(following)}"
-            raise Cancelled(f"{status.message}{again}") from None
+            raise Cancelled(f"{message}{again}") from None
     if status.phase == "failed":
         raise JobError(status.error or status.message)
     if status.phase == "cancelled":
