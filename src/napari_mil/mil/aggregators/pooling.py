@@ -1,4 +1,4 @@
-"""The two oldest aggregators, mean and max of the patches' logits (the baselines of Tang et al. 2023, Table 2)."""
+"""The two oldest aggregators, mean and max of the patches' logits (the baselines of Tang et al. 2023, Table 1)."""
 
 from __future__ import annotations
 
