@@ -341,6 +341,7 @@ def test_findings_say_what_to_do(tmp_path: Path) -> None:
     assert any("No labelled slide has the role validation" in f for f in found)
     assert any(f.startswith("All 2 train slides have the label tumor.") for f in found)
     assert any("2 of 2 training and validation slides have no features yet (a, b)" in f for f in found)
+    assert any("Prepare them on the Features page (or napari-mil extract)." in f for f in found)
     assert any("no slide has the role test" in f.lower() and not f.blocking for f in found)
     assert [f.blocking for f in found] == sorted((f.blocking for f in found), reverse=True)
 

@@ -149,7 +149,7 @@ def _features(project: Project, survival: bool) -> list[Finding]:
             Finding(
                 f"{len(open_ones)} of {counted(len(wanted), 'training and validation slide')} "
                 f"{'has' if len(open_ones) == 1 else 'have'} no features yet ({_some(open_ones)}). "
-                f"Prepare {_them(open_ones)} on the Features page."
+                f"Prepare {_them(open_ones)} on the Features page (or napari-mil extract)."
             )
         )
     if failed:

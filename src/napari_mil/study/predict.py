@@ -159,7 +159,7 @@ def _predict_slide(
 def _checked_facts(project: Project, loaded: Run, slide_id: str) -> dict[str, Any]:
     facts = feature_facts(project.feature_path(slide_id))
     if facts is None:
-        raise ProjectError(f"{slide_id}: has no features yet; prepare it on the Features page first.")
+        raise ProjectError(f"{slide_id}: has no features yet; prepare it on the Features page (or napari-mil extract).")
     refuse_other_features(loaded.provenance.get("features") or {}, facts, slide_id)
     return facts
 
