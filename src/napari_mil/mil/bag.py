@@ -166,18 +166,18 @@ class Bag:
 
 
 def _check_finite(features: Any, slide_id: str) -> None:
-    """Refuse NaN and infinity. One pass without a copy: any such value makes the sum one, too."""
+    """Refuse NaN and infinity in one pass over the features."""
+    if (
+        not isinstance(features, np.ndarray)
+        and features.device.type == "cpu"
+        and str(features.dtype) != "torch.bfloat16"
+    ):
+        features = features.detach().numpy()
     if isinstance(features, np.ndarray):
-        if np.isfinite(features.sum(dtype=np.float64)):
+        if _is_finite(features):
             return
         finite = np.isfinite(features).all(axis=1)
     else:
-        import torch
-
-        # a float16 sum cannot leave float32's range
-        wide = torch.float32 if features.dtype == torch.float16 else torch.float64
-        if features.device.type != "mps" and bool(features.sum(dtype=wide).isfinite()):
-            return
         finite = features.isfinite().all(dim=1).cpu().numpy()
     rows = np.flatnonzero(np.logical_not(finite))
     if not len(rows):
@@ -186,3 +186,9 @@ def _check_finite(features: Any, slide_id: str) -> None:
         f"Slide {slide_id}: the features of {len(rows)} of {features.shape[0]} patches are NaN or infinite "
         f"(first: patch {rows[0]}); extract this slide's features again."
     )
+
+
+def _is_finite(array: npt.NDArray[np.floating]) -> bool:
+    if array.dtype == np.float16:  # exponents that are all ones, ten times as fast as a sum
+        return bool((array.view(np.uint16) & 0x7C00).max() < 0x7C00)
+    return bool(np.isfinite(array.sum(dtype=np.float64)))  # any such value makes the sum one, too
