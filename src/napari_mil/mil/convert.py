@@ -94,6 +94,14 @@ def convert_state_dict(state: Mapping[str, Tensor], source: str) -> tuple[str, d
     MethodError
         Unknown source, or keys or sizes that do not fit; all of them are listed.
     """
+    name, converted = renamed(state, source)
+    options = _options(name, source, converted)
+    _check_sizes(name, options, converted, source)
+    return name, options, converted
+
+
+def renamed(state: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Tensor]]:
+    """Our name of a published model, and its tensors under our keys, whatever their sizes."""
     if source not in SOURCES:
         raise MethodError(f"There is no published source {source!r}; expected {', '.join(SOURCES[:-1])} or mhim_v2.")
     name, names, unused = _keys_of(state, source)
@@ -107,9 +115,7 @@ def convert_state_dict(state: Mapping[str, Tensor], source: str) -> tuple[str, d
     converted = {new: state[old] for old, new in names.items()}
     if name == "trans_mil":
         converted["cls_token"] = converted["cls_token"].flatten(0, -2)
-    options = _options(name, source, converted)
-    _check_sizes(name, options, converted, source)
-    return name, options, converted
+    return name, converted
 
 
 def read_published(path: Path | str) -> dict[str, Tensor]:
