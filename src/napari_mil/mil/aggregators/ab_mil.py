@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .base import Aggregator, BagOutput, class_probabilities, full_precision, initialise, threshold_attention
 from .chunked import OtherRows, Parts, Pooled, ReluRows, Rows, as_weights, pool_by_chunks
+from .stem import linear_stem
 
 
 class AttentionPooling(Aggregator):
@@ -282,12 +283,6 @@ class AbMil(StemAttention):
         if self.adaptive_weight is None:
             return attention
         return torch.where(attention > attention.mean(), attention, self.adaptive_weight * attention)
-
-
-def linear_stem(in_dim: int, dim: int, dropout: float, activation: str = "relu") -> nn.Sequential:
-    """Dropout(act(Linear(x))), (N, in_dim) → (N, dim)."""
-    act: nn.Module = nn.GELU() if activation == "gelu" else nn.ReLU()
-    return nn.Sequential(nn.Linear(in_dim, dim), act, nn.Dropout(dropout))
 
 
 def stem_rows(stem: nn.Module) -> Rows:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .ab_mil import linear_stem
-from .base import Aggregator, BagOutput, SlideLoss, full_precision, initialise, threshold_attention
+from .base import BagOutput, SlideLoss, full_precision, initialise, threshold_attention
+from .stem import OverStem
 
 
 class GatedBranches(nn.Module):
@@ -25,7 +25,7 @@ class GatedBranches(nn.Module):
         return self.w(torch.tanh(self.v(h)) * torch.sigmoid(self.u(h)))  # type: ignore[no-any-return]
 
 
-class _Clam(Aggregator):
+class _Clam(OverStem):
     """What both forms of CLAM share (METHODS §1.6; Lu et al. 2021).
 
     s = gated attention of h, hidden width 256;  a = threshold_T(softmax(s / temperature));  z_b = Σ a_kb h_k
@@ -60,23 +60,18 @@ class _Clam(Aggregator):
         binary_head: str = "two",
         initialisation: str = "xavier",
     ) -> None:
-        super().__init__(in_dim, n_classes, binary_head)
-        self.threshold = threshold
+        super().__init__(in_dim, n_classes, binary_head, activation, stem_dim, dropout, threshold)
         self.temperature = temperature
         self.instance_weight = instance_weight
         self.instance_patches = instance_patches
         self.instance_loss = smooth_svm if instance_loss == "svm" else F.cross_entropy
         self.exclusive = exclusive
         self.branches = self.n_logits if self.per_class else 1
-        self.embed = linear_stem(in_dim, stem_dim, dropout, activation)
         self.attention = GatedBranches(stem_dim, attention_dim, self.branches)
         self.classifier = nn.Linear(stem_dim, self.n_logits)
         # of each class: out, in
         self.instance_classifiers = nn.Linear(stem_dim, 2 * n_classes) if instance_weight else None
         initialise(self, initialisation)
-
-    def instances(self, x: Tensor) -> Tensor:
-        return self.embed(x)  # type: ignore[no-any-return]
 
     def pool(self, h: Tensor) -> BagOutput:
         s = full_precision(self.attention(h))  # (N, branches)
@@ -116,9 +111,6 @@ class _Clam(Aggregator):
         if self.instance_classifiers is None:
             return None
         return torch.softmax(self._in_or_out(self.embed(x)), dim=-1)[..., 1]
-
-    def stem(self) -> nn.Module:
-        return self.embed
 
     def _clusters(self, h: Tensor, scores: Tensor) -> dict[str, Tensor]:
         """Instance logits (branches, 2B, n_classes, 2) of each branch's B highest and B lowest patches."""

@@ -11,9 +11,7 @@ from torch.nn import functional as F
 
 from napari_mil.mil.devices import exact
 
-from .ab_mil import linear_stem
 from .base import (
-    Aggregator,
     BagOutput,
     SlideLoss,
     class_probabilities,
@@ -21,6 +19,7 @@ from .base import (
     initialise,
     threshold_attention,
 )
+from .stem import OverStem
 
 
 class _Streams(NamedTuple):
@@ -34,7 +33,7 @@ class _Streams(NamedTuple):
     """B (C, D')."""
 
 
-class Dsmil(Aggregator):
+class Dsmil(OverStem):
     """DSMIL (METHODS §1.5; Li et al. 2021, as in Tang et al. 2023): 872,708 parameters for D=1024, C=2.
 
     c = W h + b                                           instance logits (N, C); max stream: max_k c_kc
@@ -65,11 +64,9 @@ class Dsmil(Aggregator):
         binary_head: str = "two",
         initialisation: str = "xavier",
     ) -> None:
-        super().__init__(in_dim, n_classes, binary_head)
-        self.threshold = threshold
+        super().__init__(in_dim, n_classes, binary_head, activation, stem_dim, dropout, threshold)
         self.fusion = fusion
         self.value_dropout = value_dropout
-        self.embed = linear_stem(in_dim, stem_dim, dropout, activation)
         self.instance_classifier = nn.Linear(stem_dim, self.n_logits)
         self.query = nn.Sequential(
             nn.Linear(stem_dim, query_dim), nn.ReLU(), nn.Linear(query_dim, query_dim), nn.Tanh()
@@ -77,9 +74,6 @@ class Dsmil(Aggregator):
         self.value = nn.Sequential(nn.Dropout(value_dropout), nn.Linear(stem_dim, stem_dim), nn.ReLU())
         self.bag_classifier = nn.Conv1d(self.n_logits, self.n_logits, stem_dim)
         initialise(self, initialisation)
-
-    def instances(self, x: Tensor) -> Tensor:
-        return self.embed(x)  # type: ignore[no-any-return]
 
     def pool(self, h: Tensor) -> BagOutput:
         c, attention, _, embedding = self._streams(h)
@@ -122,9 +116,6 @@ class Dsmil(Aggregator):
 
     def instance_probabilities(self, x: Tensor) -> Tensor:
         return class_probabilities(self.instance_logits(x))
-
-    def stem(self) -> nn.Module:
-        return self.embed
 
     def _streams(self, h: Tensor) -> _Streams:
         c = full_precision(self.instance_classifier(h))  # (N, C)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .ab_mil import TanhAttention, linear_stem
+from .ab_mil import TanhAttention
 from .base import (
-    Aggregator,
     BagOutput,
     SlideLoss,
     class_probabilities,
@@ -18,6 +17,7 @@ from .base import (
     initialise,
     threshold_attention,
 )
+from .stem import OverStem
 
 
 class _First(NamedTuple):
@@ -42,7 +42,7 @@ class _Second(NamedTuple):
     """(D',)."""
 
 
-class Dtfd(Aggregator):
+class Dtfd(OverStem):
     """DTFD-MIL (METHODS §1.6; Zhang et al. 2022): 789,766 parameters for D=1024, C=2.
 
     Tier 1, in each of G pseudo-bags: s_k = wᵀ(tanh(V h_k) ⊙ σ(U h_k));  a = threshold_T(softmax(s / temperature));
@@ -79,20 +79,15 @@ class Dtfd(Aggregator):
         binary_head: str = "two",
         initialisation: str = "xavier",
     ) -> None:
-        super().__init__(in_dim, n_classes, binary_head)
-        self.threshold = threshold
+        super().__init__(in_dim, n_classes, binary_head, activation, stem_dim, dropout, threshold)
         self.temperature = temperature
         self.pseudo_bags = pseudo_bags
         self.distillation = distillation
-        self.embed = linear_stem(in_dim, stem_dim, dropout, activation)
         self.attention = TanhAttention(stem_dim, attention_dim, gated=True, bias=True)
         self.classifier = nn.Linear(stem_dim, self.n_logits)
         self.second_attention = TanhAttention(stem_dim, attention_dim, gated=True, bias=True)
         self.second_classifier = nn.Linear(stem_dim, self.n_logits)
         initialise(self, initialisation)
-
-    def instances(self, x: Tensor) -> Tensor:
-        return self.embed(x)  # type: ignore[no-any-return]
 
     def pool(self, h: Tensor) -> BagOutput:
         first = self._first_tier(h)
@@ -125,9 +120,6 @@ class Dtfd(Aggregator):
         """By class activation: softmax_c(W₁ (a_k h_k)); in large bags all of them are close to 1/C."""
         h = self.embed(x)
         return class_probabilities(self._activation(h, self._first_tier(h)))
-
-    def stem(self) -> nn.Module:
-        return self.embed
 
     def _split(self, n: int, device: torch.device) -> Tensor:
         """Order (N,) of the patches in which consecutive ones form the pseudo-bags."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .ab_mil import linear_stem
-from .base import Aggregator, BagOutput, class_probabilities, initialise
+from .base import BagOutput, class_probabilities, initialise
+from .stem import OverStem
 
 
-class _Pooling(Aggregator):
+class _Pooling(OverStem):
     """c_k = W h_k + b over h = Dropout(ReLU(Linear(x)))."""
 
     def __init__(
@@ -21,22 +21,15 @@ class _Pooling(Aggregator):
         binary_head: str = "two",
         initialisation: str = "xavier",
     ) -> None:
-        super().__init__(in_dim, n_classes, binary_head)
-        self.embed = linear_stem(in_dim, stem_dim, dropout)
+        super().__init__(in_dim, n_classes, binary_head, "relu", stem_dim, dropout)
         self.classifier = nn.Linear(stem_dim, self.n_logits)
         initialise(self, initialisation)
 
     def instance_logits(self, x: Tensor) -> Tensor:
         return self.classifier(self.embed(x))  # type: ignore[no-any-return]
 
-    def instances(self, x: Tensor) -> Tensor:
-        return self.embed(x)  # type: ignore[no-any-return]
-
     def instance_probabilities(self, x: Tensor) -> Tensor:
         return class_probabilities(self.instance_logits(x))
-
-    def stem(self) -> nn.Module:
-        return self.embed
 
 
 class MeanPooling(_Pooling):

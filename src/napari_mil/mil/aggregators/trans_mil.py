@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .ab_mil import linear_stem
-from .base import Aggregator, BagOutput, initialise, threshold_attention
+from .base import BagOutput, initialise, threshold_attention
 from .depthwise import convolve_patches
 from .nystrom import NystromAttention
+from .stem import OverStem
 
 
 class Ppeg(nn.Module):
@@ -55,7 +55,7 @@ class Layer(nn.Module):
         return tokens[0] + self.dropout(out), row
 
 
-class TransMil(Aggregator):
+class TransMil(OverStem):
     """TransMIL: 2,672,146 parameters for D=1024, C=2.
 
     h = Dropout(act(Linear(D→512)(x)));  T = [cls; h_1 … h_N]
@@ -92,9 +92,7 @@ class TransMil(Aggregator):
         pinv_iterations: int = 6,
         attention_dropout: float = 0.1,
     ) -> None:
-        super().__init__(in_dim, n_classes, binary_head)
-        self.threshold = threshold
-        self.embed = linear_stem(in_dim, stem_dim, dropout, activation)
+        super().__init__(in_dim, n_classes, binary_head, activation, stem_dim, dropout, threshold)
         self.cls_token = nn.Parameter(torch.randn(1, stem_dim))
         m = landmarks or max(stem_dim // 2, 1)
         self.layer1 = Layer(stem_dim, heads, m, pinv_iterations, attention_dropout)
@@ -103,9 +101,6 @@ class TransMil(Aggregator):
         self.norm = nn.LayerNorm(stem_dim)
         self.classifier = nn.Linear(stem_dim, self.n_logits)
         initialise(self, initialisation)
-
-    def instances(self, x: Tensor) -> Tensor:
-        return self.embed(x)  # type: ignore[no-any-return]
 
     def pool(self, h: Tensor) -> BagOutput:
         n = len(h)
@@ -137,9 +132,6 @@ class TransMil(Aggregator):
             each = (tokens @ parts.flatten(0, 1).t()).view(len(h), attn.heads, -1)  # (N, H, C)
             weighed = torch.einsum("nhc,hn->nc", each, output.head_scores.to(each))
             return weighed + self.classifier.weight @ attn.to_out.bias
-
-    def stem(self) -> nn.Module:
-        return self.embed
 
     def _first_half(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """h (N, D') → tokens behind the positions (1 + N, D'), row of layer 1 (H, 1 + N)."""
