@@ -13,13 +13,14 @@ import numpy as np
 from napari_mil.errors import MilError
 from napari_mil.maps.compare import lesion_share
 from napari_mil.mil import balanced_accuracy, c_index
+from napari_mil.mil.records import PLAIN
 
 from ._files import read_json, write_json, write_text
 from .bags import project_bag
 from .config import Role
 from .evaluate import cases_of, median_risk, predict_bags, predictions_csv
 from .metrics import accuracy, auprc, auroc, average_precision, confusion, macro_auroc, youden
-from .plain_runs import PLAIN, first_plain_run
+from .plain_runs import first_plain_run
 from .provenance import project_provenance
 from .survival import log_rank
 from .train import method_for, split_of

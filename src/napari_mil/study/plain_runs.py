@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.errors import MilError
+from napari_mil.mil.records import PLAIN
 
 from .runs import run_facts
 from .train import OF_OUTLINES, changes_since
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from napari_mil.mil import Method, Run
 
     from .project import Project
-
-PLAIN = "plain"
-"""Folder, in that of a run, of the plain run that was trained for it."""
 
 
 def plain_run(project: Project, method: Method, seed: int, roles: Mapping[str, list[str]]) -> Run | None:

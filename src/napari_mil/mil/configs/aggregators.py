@@ -46,26 +46,6 @@ class AbMilRankConfig(_Attention):
     """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
 
 
-class AbMilMhimConfig(_Attention):
-    """AB-MIL as MHIM-MIL uses it (Tang et al. 2023): a 512-wide stem, bias-free attention."""
-
-    name: Literal["ab_mil_mhim"] = "ab_mil_mhim"
-    gated: bool = False
-    """Attention by tanh ⊙ sigmoid instead of one ReLU layer."""
-    activation: Literal["relu", "gelu"] = "relu"
-    """Of the stem: ReLU in MHIM-MIL, GELU in its second version."""
-    stem_dim: PositiveInt = 512
-    """Width of the stem."""
-    attention_dim: PositiveInt = 128
-    """Width of the attention's hidden layer."""
-    dropout: Dropout = 0.25
-    """After the stem."""
-    binary_head: BinaryHead = "two"
-    """Two classes by one logit and BCE (single) or by two logits and cross-entropy (two)."""
-    initialisation: Initialisation = "xavier"
-    """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
-
-
 class AbMilConfig(_Attention):
     """AB-MIL (Ilse et al. 2018): tanh or gated attention."""
 
@@ -101,6 +81,19 @@ class _Stem(_Aggregator):
     """Two classes by one logit and BCE (single) or by two logits and cross-entropy (two)."""
     initialisation: Initialisation = "xavier"
     """First weights: PyTorch's own, or Xavier normal with zero biases as in MHIM-MIL."""
+
+
+class AbMilMhimConfig(_Stem):
+    """AB-MIL as MHIM-MIL uses it (Tang et al. 2023): a 512-wide stem, bias-free attention."""
+
+    class_aware: ClassVar[bool] = True
+    name: Literal["ab_mil_mhim"] = "ab_mil_mhim"
+    gated: bool = False
+    """Attention by tanh ⊙ sigmoid instead of one ReLU layer."""
+    attention_dim: PositiveInt = 128
+    """Width of the attention's hidden layer."""
+    temperature: PositiveFloat = 1.0
+    """Divides the raw scores before the softmax; below 1 attention gets sharper."""
 
 
 class DsmilConfig(_Stem):
