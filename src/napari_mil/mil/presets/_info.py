@@ -11,6 +11,7 @@ M2 = "Tang et al., MHIM-MIL v2, IJCV 2025"
 ILSE = "Ilse et al., Attention-based deep MIL, ICML 2018"
 LI = "Li et al., Deep instance-level hard negative mining, MICCAI 2019"
 OURS = "no paper's"
+CONTROL = "control"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class PresetInfo:
     @property
     def source(self) -> str:
         """The paper and the row of its table; of a control or a combination of ours, what it is."""
-        published = any(letter.isdigit() for letter in self.paper)  # a paper has its year
-        return f"{self.paper}: {self.row}" if published else f"{self.row[:1].upper()}{self.row[1:]}"
+        if self.paper in (OURS, CONTROL):
+            return f"{self.row[:1].upper()}{self.row[1:]}"
+        return f"{self.paper}: {self.row}"
 
 
 Settings = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._info import M1, M1_C16, M1_TASK, OURS, R_TRAINING, PresetInfo, R, Settings, Table
+from ._info import CONTROL, M1, M1_C16, M1_TASK, OURS, R_TRAINING, PresetInfo, R, Settings, Table
 from ._mining import mhim_masks
 
 TABLE = "Table 1, Camelyon16"
@@ -180,7 +180,7 @@ CONTROLS: Table = {
         PresetInfo(
             "Control: patch classifier",
             "Lesion against non-lesion patches by logistic regression; the highest patch speaks for the slide.",
-            "control",
+            CONTROL,
             "Controls",
             "control of every method that uses outlines",
             needs_lesions=True,
@@ -191,7 +191,7 @@ CONTROLS: Table = {
         PresetInfo(
             "Control: shuffled outlines",
             "Rank induction with the patch labels of each slide shuffled: do the outlines matter?",
-            "control",
+            CONTROL,
             "Controls",
             "control of rank induction",
             needs_lesions=True,
